@@ -1,0 +1,164 @@
+"""The record of one run and its item scores: what training and evaluation hand to everything that reads.
+
+A record is plain JSON and never needs the classes that made it. A run that diverged or failed is a record with that
+status, never a 0.0 and never a silent gap. Scores are one row per (task, view, metric, item); means are taken by the
+statistics and nowhere before.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from workbench.errors import DataError, NotFinite
+from workbench.identity import SCHEMA, Spec
+
+TEXT = pa.dictionary(pa.int32(), pa.string())
+SCORES = pa.schema(
+    [
+        ("score_id", TEXT),
+        ("task", TEXT),
+        ("view", TEXT),
+        ("metric", TEXT),
+        ("item", TEXT),
+        ("cluster", TEXT),
+        ("value", pa.float64()),
+        ("weight", pa.float64()),
+        ("flags", pa.uint8()),
+    ]
+)
+CURVE = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("tokens", pa.int64()),
+        ("loss", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("gradient_norm", pa.float64()),
+    ]
+)
+
+
+class Status(StrEnum):
+    """How a run ended. `diverged` is an outcome of the arm; `failed` is trouble with machine or code."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+class Seeds(Spec):
+    """The seeds of one run, one per source of variation, so that each can be crossed with the others."""
+
+    initialisation: int
+    data: int
+    dropout: int
+
+    @classmethod
+    def all(cls, seed: int) -> Seeds:
+        """Vary every source together, as a user who reruns with another seed does."""
+        return cls(initialisation=seed, data=seed, dropout=seed)
+
+
+class Numerics(Spec):
+    """How the arithmetic is done: resolved once per plan, part of a run's key, never mixed within a contrast."""
+
+    execution: Literal["loop"] = "loop"
+    attention: str
+    precision: Literal["float32", "bfloat16"]
+    device: Literal["cpu", "cuda"]
+    threads: int
+
+
+class Costs(Spec):
+    """What a run cost. Seconds of wall clock; memory is the peak resident set (CPU) or peak allocation (GPU)."""
+
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    total_seconds: float = 0.0
+    tokens: int = 0
+    flops: float = 0.0
+    tokens_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class Record(Spec):
+    """Everything known about one finished, diverged or failed run.
+
+    `run_id` hashes (score_id, numerics) and names the run folder. `plan`, `arm` and `seed` say for whom it was first
+    made; the same run may answer another plan, which finds it by `run_id`. `spec` is the resolved configuration.
+    """
+
+    schema_version: int = SCHEMA
+    source: Literal["workbench", "command", "import"] = "workbench"
+    run_id: str
+    plan: str
+    sweep: str
+    arm: str
+    seed: int
+    seeds: Seeds
+    model_id: str | None
+    score_id: str
+    numerics: Numerics | None
+    status: Status
+    reason: str | None = None
+    spec: dict[str, Any]
+    lineage: list[dict[str, Any]] = Field(default_factory=list)
+    costs: Costs = Costs()
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    scores_sha256: str | None = None
+
+
+def scores_table(score_id: str, columns: dict[str, Any]) -> pa.Table:
+    """Build a table of item scores from equally long columns (task, view, metric, item, cluster, value, weight).
+
+    `cluster`, `weight` and `flags` may be left out: every item is then its own cluster, of weight 1, unflagged.
+
+    Raises:
+        NotFinite: for a value that is not finite.
+        DataError: for a weight that is not positive, or a duplicated item.
+    """
+    count = len(columns["value"])
+    filled = {"cluster": columns["item"], "weight": np.ones(count), "flags": np.zeros(count, np.uint8), **columns}
+    filled["score_id"] = [score_id] * count
+    table = pa.table({field.name: pa.array(filled[field.name], _storage(field.type)) for field in SCORES}).cast(SCORES)
+    _refuse_bad_scores(table)
+    return table
+
+
+def empty_scores() -> pa.Table:
+    """Return a table of item scores without rows: what a run that gave no answer leaves."""
+    return SCORES.empty_table()
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _refuse_bad_scores(table: pa.Table) -> None:
+    value, weight = table["value"].to_numpy(), table["weight"].to_numpy()
+    if not np.isfinite(value).all():
+        row = int(np.flatnonzero(~np.isfinite(value))[0])
+        raise NotFinite("a score is not finite", where=_item(table, row), expected="a number", got=value[row])
+    if not (np.isfinite(weight) & (weight > 0)).all():
+        row = int(np.flatnonzero(~(np.isfinite(weight) & (weight > 0)))[0])
+        raise DataError("a weight is not positive", where=_item(table, row), expected="a number > 0", got=weight[row])
+    keys = table.select(["task", "view", "metric", "item"]).cast(
+        pa.schema([(name, pa.string()) for name in ("task", "view", "metric", "item")])
+    )
+    counts = keys.group_by(keys.column_names).aggregate([([], "count_all")])
+    repeated = [row for row in counts.to_pylist() if row["count_all"] > 1]
+    if repeated:
+        raise DataError(
+            "an item is scored twice",
+            where=", ".join(f"{row['task']}/{row['metric']}/{row['item']}" for row in repeated[:5]),
+            expected="one row per (task, view, metric, item)",
+            got=f"{len(repeated)} repeated items",
+        )
+
+
+def _item(table: pa.Table, row: int) -> str:
+    return "/".join(str(table[name][row].as_py()) for name in ("task", "metric", "item"))
