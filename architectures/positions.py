@@ -1,0 +1,248 @@
+"""Where a token stands: none, learned, sinusoidal, rotary, ALiBi.
+
+A position choice acts through three hooks: `embed` adds to the residual stream, `rotate` turns queries and keys, `bias`
+describes what is added to attention scores. `positions` are int64 indices, one per time step; None is the plain range
+0, 1, 2, ... Constants are computed, cached in float32 and never stored as buffers: a buffer follows the model into
+bfloat16, where positions beyond 256 collide.
+
+Refuses a learned table shorter than the sequence, an odd head width for rotary, an odd width for sinusoidal.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Annotated, Any, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from architectures.attention import Bias, LinearBias, NoBias
+from architectures.component import Component, MisfitError, Shape
+
+
+class PositionModule(nn.Module):
+    """The three hooks, each doing nothing: a position choice overrides those through which it acts."""
+
+    def embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        """Add positions to the residual stream x, (batch, time, width)."""
+        return x
+
+    def rotate(
+        self, q: Tensor, k: Tensor, q_positions: Tensor | None, k_positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Turn queries and keys, (batch, heads, time, head_width), by their positions."""
+        return q, k
+
+    def bias(self) -> Bias:
+        """Describe what is added to attention scores."""
+        return NoBias()
+
+
+class LearnedModule(PositionModule):
+    """A trained vector per position."""
+
+    def __init__(self, context: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(context, width))
+
+    def embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        """Add the vectors of the positions to x, (batch, time, width).
+
+        Raises:
+            ValueError: for a plain range longer than the table.
+        """
+        if positions is not None:
+            return x + self.weight[positions]
+        if x.shape[1] > self.weight.shape[0]:
+            raise ValueError(
+                f"position: expected at most {self.weight.shape[0]} tokens, the rows of the learned table, "
+                f"got {x.shape[1]}; evaluate at the training context, or choose rotary or ALiBi"
+            )
+        return x + self.weight[: x.shape[1]]
+
+
+class SinusoidalModule(PositionModule):
+    """Fixed sines and cosines, added to the embeddings as they are."""
+
+    def __init__(self, base: float) -> None:
+        super().__init__()
+        self.base = base
+
+    def embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        """Add sin at even and cos at odd indices to x, (batch, time, width)."""
+        cosine, sine = _cosine_and_sine(x.shape[2], self.base, x.shape[1], positions, x.device)
+        return x + torch.stack((sine, cosine), dim=-1).flatten(-2).to(x.dtype)
+
+
+class RotaryModule(PositionModule):
+    """Rotation of query and key pairs by an angle proportional to the position."""
+
+    def __init__(self, base: float, interleaved: bool) -> None:
+        super().__init__()
+        self.base, self.interleaved = base, interleaved
+
+    def rotate(
+        self, q: Tensor, k: Tensor, q_positions: Tensor | None, k_positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Turn queries and keys, (batch, heads, time, head_width), by their positions."""
+        return self._turn(q, q_positions), self._turn(k, k_positions)
+
+    def _turn(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        cosine, sine = _cosine_and_sine(x.shape[3], self.base, x.shape[2], positions, x.device)
+        return cast(Tensor, Rotation.apply(x, cosine, sine, self.interleaved))  # type: ignore[no-untyped-call]
+
+
+class AlibiModule(PositionModule):
+    """Scores that fall off linearly with distance, at a slope of its own for every head."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.description = LinearBias(alibi_slopes(heads))
+
+    def bias(self) -> Bias:
+        """Describe the linear bias."""
+        return self.description
+
+
+class Rotation(torch.autograd.Function):
+    """Rotation with its own backward: the inverse rotation, where autograd would fill and add zero tensors."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+        """Turn the pairs of x, (..., time, head_width), by angles given as (time, head_width / 2)."""
+        return _turn(x, cosine, sine, interleaved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
+        """Keep the angles."""
+        _, cosine, sine, ctx.interleaved = inputs
+        ctx.save_for_backward(cosine, sine)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Turn the gradient back."""
+        cosine, sine = ctx.saved_tensors
+        return _turn(gradient, cosine, -sine, ctx.interleaved), None, None, None
+
+
+def _turn(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+    first, second = (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, dim=-1)
+    turned = (
+        torch.addcmul(first * cosine, second, sine, value=-1),
+        torch.addcmul(second * cosine, first, sine),
+    )
+    joined = torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
+    return joined.to(x.dtype)
+
+
+def _cosine_and_sine(
+    width: int, base: float, time: int, positions: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of position * base^(-2i / width), float32 (time, width / 2)."""
+    if positions is None:
+        return _plain_cosine_and_sine(width, base, time, device)
+    angles = positions.double()[:, None] * _frequencies(width, base).to(positions.device)
+    return angles.cos().float(), angles.sin().float()
+
+
+@functools.lru_cache(maxsize=16)
+def _plain_cosine_and_sine(width: int, base: float, time: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    # A table first needed under inference_mode must still be usable by a later backward pass.
+    with torch.inference_mode(False), torch.device("cpu"):
+        angles = torch.arange(time, dtype=torch.float64)[:, None] * _frequencies(width, base)
+        return angles.cos().float().to(device), angles.sin().float().to(device)
+
+
+def _frequencies(width: int, base: float) -> Tensor:
+    return base ** (torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / -width)
+
+
+def alibi_slopes(heads: int) -> tuple[float, ...]:
+    """Return the slope of every head (Press et al. 2022, arXiv:2108.12409, section 3 and its published code).
+
+    For 2^k heads the geometric sequence 2^(-8/heads), 2^(-16/heads), ...; for other counts the slopes of the next
+    smaller power of two, then every second slope of the next larger one.
+
+    >>> alibi_slopes(4)
+    (0.25, 0.0625, 0.015625, 0.00390625)
+    """
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-8 * (index + 1) / power) for index in range(power)]
+    between = [2.0 ** (-8 * (index + 1) / (2 * power)) for index in range(0, 2 * power, 2)]
+    return tuple(slopes + between[: heads - power])
+
+
+class NoPosition(Component):
+    """No position at all: the causal mask alone tells order (Haviv et al. 2022, arXiv:2203.16634)."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, shape: Shape) -> PositionModule:
+        """Build the hooks that do nothing."""
+        return PositionModule()
+
+
+class Learned(Component):
+    """A trained table of `context` rows, added to the embeddings (GPT-2)."""
+
+    kind: Literal["learned"] = "learned"
+
+    def build(self, shape: Shape) -> PositionModule:
+        """Build the table."""
+        return LearnedModule(shape.context, shape.width)
+
+
+class Sinusoidal(Component):
+    """sin and cos of position * base^(-2i / width), added to the embeddings (arXiv:1706.03762, section 3.5)."""
+
+    kind: Literal["sinusoidal"] = "sinusoidal"
+    base: float = Field(10_000.0, gt=1)
+
+    def build(self, shape: Shape) -> PositionModule:
+        """Build the sinusoids."""
+        return SinusoidalModule(self.base)
+
+    def check(self, shape: Shape) -> None:
+        """Refuse a width that sine and cosine cannot share."""
+        if shape.width % 2:
+            raise MisfitError("an even width of the residual stream", shape.width)
+
+
+class Rotary(Component):
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864).
+
+    Attributes:
+        base: Wavelengths run from 2 pi to 2 pi * base.
+        layout: Which dimensions form a pair: i and i + head_width / 2 ("halves", Llama and GPT-NeoX), or 2i and 2i + 1
+            ("interleaved", the paper).
+    """
+
+    kind: Literal["rotary"] = "rotary"
+    base: float = Field(10_000.0, gt=1)
+    layout: Literal["halves", "interleaved"] = "halves"
+
+    def build(self, shape: Shape) -> PositionModule:
+        """Build the rotation."""
+        return RotaryModule(self.base, interleaved=self.layout == "interleaved")
+
+    def check(self, shape: Shape) -> None:
+        """Refuse a head width that does not divide into pairs."""
+        if shape.head_width % 2:
+            raise MisfitError("an even head width", shape.head_width)
+
+
+class Alibi(Component):
+    """Attention with linear biases, the paper's slopes for any number of heads (arXiv:2108.12409)."""
+
+    kind: Literal["alibi"] = "alibi"
+
+    def build(self, shape: Shape) -> PositionModule:
+        """Build the bias."""
+        return AlibiModule(shape.heads)
+
+
+Position = Annotated[NoPosition | Learned | Sinusoidal | Rotary | Alibi, Field(discriminator="kind")]

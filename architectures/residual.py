@@ -1,0 +1,46 @@
+"""How a block joins attention, feed-forward and their norms to the residual stream.
+
+A residual choice is wiring, not a module: it names the norms that a block owns and connects what it is given. It
+promises to use every norm it names, so that no parameter is left without a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from architectures.component import Component
+
+Sublayer = Callable[[Tensor], Tensor]
+
+
+class PreNorm(Component):
+    """x + f(norm(x)), and one norm after the last block (Xiong et al. 2020, arXiv:2002.04745)."""
+
+    kind: Literal["pre_norm"] = "pre_norm"
+    norms: ClassVar[tuple[str, ...]] = ("attention_norm", "feed_forward_norm")
+    final_norm: ClassVar[bool] = True
+
+    def connect(self, x: Tensor, norms: Mapping[str, Sublayer], attention: Sublayer, feed_forward: Sublayer) -> Tensor:
+        """Pass the residual stream x, (batch, time, width), through one block."""
+        x = x + attention(norms["attention_norm"](x))
+        return x + feed_forward(norms["feed_forward_norm"](x))
+
+
+class PostNorm(Component):
+    """norm(x + f(x)), and no norm after the last block (Vaswani et al. 2017, arXiv:1706.03762)."""
+
+    kind: Literal["post_norm"] = "post_norm"
+    norms: ClassVar[tuple[str, ...]] = ("attention_norm", "feed_forward_norm")
+    final_norm: ClassVar[bool] = False
+
+    def connect(self, x: Tensor, norms: Mapping[str, Sublayer], attention: Sublayer, feed_forward: Sublayer) -> Tensor:
+        """Pass the residual stream x, (batch, time, width), through one block."""
+        x = norms["attention_norm"](x + attention(x))
+        return norms["feed_forward_norm"](x + feed_forward(x))
+
+
+Residual = Annotated[PreNorm | PostNorm, Field(discriminator="kind")]

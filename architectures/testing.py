@@ -1,0 +1,270 @@
+"""The contract that every architecture keeps, as checks that run on a component or a model in one line.
+
+    check_component(MyPosition(strength=2.0))
+    check_architecture(my_architecture)
+
+Each check raises AssertionError, naming the promise that is broken. Models are evaluated as they are scored; every
+parameter is first moved away from its start, so that nothing hides behind a zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from torch import Tensor
+from torch.nn import functional
+
+from architectures.attention import MultiHead
+from architectures.component import Component, effect_of
+from architectures.feedforward import Gelu
+from architectures.initialisation import initialise
+from architectures.positions import Rotary
+from architectures.transformer import Architecture, Batch, Transformer
+
+TOLERANCE = 1e-5
+
+
+def host() -> Architecture:
+    """Return the small model in which single components are checked."""
+    return Architecture(
+        width=16,
+        layers=2,
+        context=12,
+        vocabulary=29,
+        position=Rotary(),
+        attention=MultiHead(heads=4),
+        feed_forward=Gelu(width=24),
+    )
+
+
+def check_component(component: Component) -> None:
+    """Check one component in a small model, on the axis to which its class belongs.
+
+    Raises:
+        AssertionError: naming the broken promise.
+        ValueError: if the component belongs to no axis.
+    """
+    for axis in Architecture.model_fields:
+        if type(component) in members(axis):
+            return check_architecture(host().vary(**{axis: component}))
+    raise ValueError(f"component: expected a member of an axis of Architecture, got {type(component).__name__}")
+
+
+def check_architecture(architecture: Architecture) -> None:
+    """Check every promise on one architecture; quick for small ones, since it builds about thirty variants.
+
+    Raises:
+        AssertionError: naming the broken promise.
+    """
+    check_round_trip(architecture)
+    check_build_is_deterministic(architecture)
+    check_shapes(architecture)
+    check_causality(architecture)
+    check_gradients(architecture)
+    check_backends_agree(architecture)
+    check_every_field_matters(architecture)
+    check_pairing(architecture)
+
+
+def check_round_trip(architecture: Architecture) -> None:
+    """An architecture survives JSON unchanged."""
+    again = Architecture.model_validate_json(architecture.model_dump_json())
+    _require(again == architecture, f"JSON changes the architecture: {architecture!r} became {again!r}")
+
+
+def check_build_is_deterministic(architecture: Architecture) -> None:
+    """Building and initialising twice gives the same bits, sets every parameter, and leaves torch's generator alone."""
+    before = torch.get_rng_state()
+    first, second = started(architecture), started(architecture)
+    _require(torch.equal(before, torch.get_rng_state()), "building or initialising advances torch's global generator")
+    for (name, parameter), other in zip(first.named_parameters(), second.parameters(), strict=True):
+        _require(parameter.isfinite().all(), f"initialisation leaves {name} unset")
+        _require(torch.equal(parameter, other), f"{name} starts differently the second time")
+
+
+def check_shapes(architecture: Architecture) -> None:
+    """Hidden states, logits and nats have their shapes; nats are finite and are the cross-entropy of the logits."""
+    model, batch = moved(architecture), random_batch(architecture)
+    output = model(batch)
+    logits, nats = model.logits(output.hidden), model.nats(output, batch)
+    _require(
+        output.hidden.shape == (*batch.tokens.shape, architecture.width), f"hidden is {tuple(output.hidden.shape)}"
+    )
+    _require(logits.shape == (*batch.tokens.shape, architecture.vocabulary), f"logits are {tuple(logits.shape)}")
+    _require(nats.shape == batch.tokens.shape and nats.dtype == torch.float32, f"nats are {nats.dtype} {nats.shape}")
+    _require(nats.isfinite().all(), "nats are not finite")
+    expected = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(nats)
+    _require(torch.allclose(nats, expected, atol=TOLERANCE), "nats are not the cross-entropy of the logits")
+
+
+def check_causality(architecture: Architecture) -> None:
+    """A token changes no earlier nats, and does change later ones."""
+    model, batch = moved(architecture), random_batch(architecture)
+    middle = batch.tokens.shape[1] // 2
+    tokens = batch.tokens.clone()
+    tokens[:, middle] = (tokens[:, middle] + 1) % architecture.vocabulary
+    before = nats_of(model, batch)
+    after = nats_of(model, Batch(tokens, batch.targets, batch.weights))
+    _require(torch.allclose(before[:, :middle], after[:, :middle], atol=TOLERANCE), "a token changes earlier nats")
+    _require(
+        not torch.allclose(before[:, middle + 1 :], after[:, middle + 1 :], atol=TOLERANCE), "attention sees nothing"
+    )
+
+
+def check_gradients(architecture: Architecture) -> None:
+    """A gradient reaches every parameter."""
+    model, batch = moved(architecture), random_batch(architecture)
+    model.nats(model(batch), batch).sum().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        _require(parameter.grad is not None and parameter.grad.abs().sum() > 0, f"no gradient reaches {name}")
+
+
+def check_backends_agree(architecture: Architecture) -> None:
+    """Every attention backend that accepts the model computes the same nats."""
+    model, batch = moved(architecture), random_batch(architecture)
+    model.use_backend("reference")
+    expected = nats_of(model, batch)
+    for name, objection in architecture.backends().items():
+        if objection is None:
+            model.use_backend(name)
+            _require(torch.allclose(nats_of(model, batch), expected, atol=TOLERANCE), f"backend {name} differs")
+
+
+def check_every_field_matters(architecture: Architecture) -> None:
+    """Every field whose effect is "function" changes what is computed, or which parameters there are."""
+    reference = fingerprint(architecture)
+    for path, variant in variants(architecture):
+        _require(not same(reference, fingerprint(variant)), f"{path} changes nothing")
+
+
+def check_pairing(architecture: Architecture) -> None:
+    """A parameter that two variants share, by name and shape, starts equal in both."""
+    reference = dict(started(architecture).named_parameters())
+    for path, variant in variants(architecture):
+        if variant.layers != architecture.layers or variant.width != architecture.width:
+            continue  # scales depend on both
+        for name, parameter in started(variant).named_parameters():
+            if name in reference and reference[name].shape == parameter.shape:
+                _require(torch.equal(reference[name], parameter), f"{name} starts differently when {path} changes")
+
+
+def variants(architecture: Architecture) -> Iterator[tuple[str, Architecture]]:
+    """Yield (path, architecture) for other values of every field whose effect is "function", one change at a time."""
+    for axis, field in Architecture.model_fields.items():
+        if effect_of(field) != "function":
+            continue
+        held = getattr(architecture, axis)
+        for value in _others(held, field):
+            changed = _varied(architecture, **{axis: value})
+            if changed is not None:
+                yield axis, changed
+                break
+        for kind in members(axis):
+            if kind is not type(held) and (changed := _varied(architecture, **{axis: example(kind)})) is not None:
+                yield f"{axis}: {example(kind)!r}", changed
+        if isinstance(held, Component):
+            yield from _inner_variants(architecture, axis, held)
+
+
+def _inner_variants(architecture: Architecture, axis: str, held: Component) -> Iterator[tuple[str, Architecture]]:
+    for name, field in type(held).model_fields.items():
+        if name == "kind" or effect_of(field) != "function":
+            continue
+        for value in _others(getattr(held, name), field):
+            component = _varied(held, **{name: value})
+            changed = None if component is None else _varied(architecture, **{axis: component})
+            if component != held and changed is not None:
+                yield f"{axis}.{name}", changed
+                break
+        else:
+            raise AssertionError(f"{axis}.{name}: found no other legal value to try")
+
+
+def members(axis: str) -> tuple[type[Component], ...]:
+    """Return the classes of a union axis of Architecture; none for an axis that is not a union."""
+    annotation = Architecture.model_fields[axis].annotation
+    kinds = typing.get_args(annotation) or (annotation,)
+    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Component))
+
+
+def example(kind: type[Component]) -> Component:
+    """Return a small instance of a class: its defaults, and 4 wherever a number is required."""
+    return kind(**{name: 4 for name, field in kind.model_fields.items() if field.is_required()})
+
+
+def started(architecture: Architecture) -> Transformer:
+    """Return the model as it starts, from noise keyed by parameter name."""
+    model = architecture.build()
+    initialise(model, architecture, _noise)
+    return model
+
+
+def moved(architecture: Architecture) -> Transformer:
+    """Return the model in evaluation mode, every parameter away from its start, as if trained for a while."""
+    model = started(architecture).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_(torch.from_numpy(_noise(f"moved/{name}", tuple(parameter.shape))), alpha=0.3)
+    return model
+
+
+def random_batch(architecture: Architecture, sequences: int = 2) -> Batch:
+    """Return sequences of `context` tokens drawn uniformly from the vocabulary, always the same."""
+    generator = np.random.Generator(np.random.Philox(key=0))
+    drawn = generator.integers(0, architecture.vocabulary, (sequences, architecture.context + 1))
+    tokens = torch.from_numpy(drawn)
+    return Batch(tokens[:, :-1], tokens[:, 1:], torch.ones(sequences, architecture.context))
+
+
+def nats_of(model: Transformer, batch: Batch) -> Tensor:
+    """Return nats per target, without gradients."""
+    with torch.no_grad():
+        return model.nats(model(batch), batch)
+
+
+def fingerprint(architecture: Architecture) -> tuple[dict[str, tuple[int, ...]], Tensor]:
+    """Return what tells two architectures apart: names and shapes of their parameters, and nats on a fixed batch."""
+    model = moved(architecture)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return shapes, nats_of(model, random_batch(architecture))
+
+
+def same(a: tuple[dict[str, tuple[int, ...]], Tensor], b: tuple[dict[str, tuple[int, ...]], Tensor]) -> bool:
+    """Return whether two fingerprints agree up to rounding."""
+    return a[0] == b[0] and torch.allclose(a[1], b[1], atol=TOLERANCE)
+
+
+def _require(kept: Any, broken: str) -> None:
+    if not kept:
+        raise AssertionError(broken)
+
+
+def _noise(name: str, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "big")
+    return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
+
+
+def _others(value: Any, field: FieldInfo) -> list[Any]:
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value * 2, value + 1, value // 2, 1]
+    if isinstance(value, float):
+        return [value * 1000, value / 1000, 0.5]
+    if typing.get_origin(field.annotation) is Literal:
+        return [choice for choice in typing.get_args(field.annotation) if choice != value]
+    return [1, 2] if value is None else []
+
+
+def _varied(component: Any, **changes: Any) -> Any:
+    try:
+        return component.vary(**changes)
+    except ValidationError:
+        return None

@@ -1,0 +1,133 @@
+"""Positions against the formulas of their papers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from architectures.attention import LinearBias
+from architectures.component import Shape
+from architectures.positions import Alibi, Learned, Rotary, Sinusoidal, alibi_slopes
+
+SHAPE = Shape(width=32, heads=4, key_value_heads=4, head_width=8, layers=1, layer=0, context=16, vocabulary=10)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+
+
+def rotated(
+    q: torch.Tensor, layout: str, positions: torch.Tensor | None = None, base: float = 10_000.0
+) -> torch.Tensor:
+    return Rotary(base=base, layout=layout).build(SHAPE).rotate(q, q, positions, positions)[0]
+
+
+def test_interleaved_rotary_is_multiplication_of_complex_numbers():
+    q = drawn(2, 4, 16, 8)
+    pairs = torch.view_as_complex(q.double().unflatten(-1, (4, 2)).contiguous())
+    frequency = 100.0 ** (-torch.arange(0, 8, 2).double() / 8)
+    turned = pairs * torch.polar(torch.ones(16, 4).double(), torch.arange(16)[:, None] * frequency)
+    expected = torch.view_as_real(turned).flatten(-2)
+    torch.testing.assert_close(rotated(q, "interleaved", base=100.0).double(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_the_two_rotary_layouts_differ_only_by_a_permutation():
+    q = drawn(2, 4, 16, 8)
+    order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
+    torch.testing.assert_close(rotated(q[..., order], "halves"), rotated(q, "interleaved")[..., order])
+
+
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_the_gradient_of_the_rotation_is_the_derivative(layout):
+    q = drawn(1, 1, 5, 8).double().requires_grad_()
+    module = Rotary(layout=layout).build(SHAPE)
+    torch.autograd.gradcheck(lambda x: module.rotate(x, x, None, None)[0], (q,), atol=1e-4)
+
+
+@given(shift=st.integers(0, 10_000), layout=st.sampled_from(["halves", "interleaved"]))
+def test_rotary_scores_depend_on_distance_only(shift, layout):
+    q, k = drawn(1, 1, 16, 8), drawn(2, 1, 16, 8)[1:]
+    module, near = Rotary(layout=layout).build(SHAPE), torch.arange(16)
+    scores = [a @ b.transpose(2, 3) for a, b in (module.rotate(q, k, at, at) for at in (near, near + shift))]
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_explicit_positions_equal_the_plain_range(layout):
+    q = drawn(1, 4, 16, 8)
+    torch.testing.assert_close(rotated(q, layout), rotated(q, layout, torch.arange(16)), atol=0, rtol=0)
+
+
+def test_rotary_keeps_distant_positions_apart_in_bfloat16():
+    q = torch.ones(1, 1, 1, 8, dtype=torch.bfloat16)
+    far = [rotated(q, "halves", torch.tensor([at])) for at in (2000, 2001)]
+    assert far[0].dtype == torch.bfloat16
+    assert not torch.equal(far[0], far[1])
+
+
+def test_a_table_made_in_inference_mode_serves_training_later():
+    with torch.inference_mode():
+        rotated(drawn(1, 4, 11, 8), "halves")
+    rotated(drawn(1, 4, 11, 8).requires_grad_(), "halves").sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("heads", "slopes"),
+    [
+        (1, [2**-8]),
+        (4, [0.25, 0.0625, 0.015625, 0.00390625]),
+        (6, [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]),
+        (8, [2.0**-h for h in range(1, 9)]),
+        (12, [2.0**-h for h in range(1, 9)] + [2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5]),
+        (16, [2 ** (-h / 2) for h in range(1, 17)]),
+    ],
+)
+def test_alibi_slopes_follow_the_paper(heads, slopes):
+    assert alibi_slopes(heads) == pytest.approx(slopes, rel=1e-12)
+
+
+@given(heads=st.integers(1, 200))
+def test_alibi_slopes_equal_the_published_code(heads):
+    def published(n: int) -> list[float]:  # github.com/ofirpress/attention_with_linear_biases, get_slopes
+        if math.log2(n).is_integer():
+            start = 2 ** (-(2 ** -(math.log2(n) - 3)))
+            return [start * start**i for i in range(n)]
+        power = 2 ** math.floor(math.log2(n))
+        return published(power) + published(2 * power)[0::2][: n - power]
+
+    assert alibi_slopes(heads) == pytest.approx(published(heads), rel=1e-9)
+
+
+def test_alibi_describes_one_slope_per_head_and_leaves_embeddings_alone():
+    module = Alibi().build(SHAPE)
+    assert module.bias() == LinearBias((0.25, 0.0625, 0.015625, 0.00390625))
+    x = drawn(1, 3, 32)
+    assert module.embed(x, None) is x
+
+
+def test_sinusoids_follow_the_paper():
+    added = Sinusoidal().build(SHAPE).embed(torch.zeros(1, 16, 32), None)[0]
+    for position in (0, 1, 15):
+        for pair in (0, 7, 15):
+            angle = position / 10_000 ** (2 * pair / 32)
+            assert added[position, 2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert added[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+def test_learned_positions_add_the_rows_they_are_told():
+    module = Learned().build(SHAPE)
+    torch.nn.init.zeros_(module.weight)
+    with torch.no_grad():
+        module.weight[5] = 1.0
+    assert module.embed(torch.zeros(1, 16, 32), None)[0, 5].eq(1).all()
+    assert module.embed(torch.zeros(1, 2, 32), torch.tensor([0, 5]))[0, 1].eq(1).all()
+
+
+def test_learned_positions_refuse_a_sequence_longer_than_their_table():
+    with pytest.raises(ValueError, match="expected at most 16 tokens, the rows of the learned table, got 17"):
+        Learned().build(SHAPE).embed(torch.zeros(1, 17, 32), None)
