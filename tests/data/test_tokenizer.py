@@ -1,0 +1,86 @@
+"""Byte pairs: lossless, deterministic, and equal however a text is cut for speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from workbench.data.tokenizer import ENCODED_CHARACTERS, BytePairs, Tokenizer, _pieces
+from workbench.errors import DataError
+
+TEXTS = ["the cat sat on the mat, the cat sat still", "a hat, a bat and a cat", "zażółć gęślą jaźń"] * 5
+TOKENIZER = BytePairs(vocabulary=320).train(TEXTS)
+
+
+@given(st.text())
+def test_every_text_comes_back(text: str) -> None:
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+@given(st.text())
+def test_byte_lengths_add_up_to_the_text(text: str) -> None:
+    assert TOKENIZER.byte_lengths[TOKENIZER.encode(text)].sum() == len(text.encode())
+
+
+@given(st.text(st.sampled_from("ab ,.\n\t\r\x1c\x85\u00a0\u3000é日'"), max_size=60), st.integers(1, 90))
+def test_cutting_a_long_text_changes_no_token(text: str, repeats: int) -> None:
+    long = text * repeats
+    expected = TOKENIZER._model.encode(long).ids
+    assert TOKENIZER.encode(long).tolist() == expected
+    assert "".join(_pieces(long)) == long
+
+
+def test_long_texts_are_cut() -> None:
+    pieces = list(_pieces("some words " * ENCODED_CHARACTERS))
+    assert max(map(len, pieces)) < ENCODED_CHARACTERS + 20
+
+
+def test_the_name_of_end_of_text_is_text_inside_a_document() -> None:
+    tokens = TOKENIZER.encode("a<|endoftext|>b")
+    assert TOKENIZER.end_of_text == 0
+    assert 0 not in tokens
+    assert TOKENIZER.decode(tokens) == "a<|endoftext|>b"
+    assert TOKENIZER.byte_lengths[0] == 0
+    assert TOKENIZER.decode([0]) == ""
+
+
+def test_a_cut_character_is_replaced_not_lost_silently() -> None:
+    tokens = TOKENIZER.encode("🎈")
+    assert TOKENIZER.decode(tokens[:-1]) == "\ufffd"
+
+
+def test_training_twice_gives_the_same_tokenizer(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        BytePairs(vocabulary=400).train(TEXTS * 20).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_saved_tokenizer_encodes_alike(tmp_path: Path) -> None:
+    TOKENIZER.save(tmp_path / "tokenizer.json")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json", TOKENIZER.vocabulary)
+    text = "the cat <|endoftext|> sat"
+    assert np.array_equal(loaded.encode(text), TOKENIZER.encode(text))
+    assert np.array_equal(loaded.byte_lengths, TOKENIZER.byte_lengths)
+
+
+def test_a_small_corpus_fills_less_than_the_declared_vocabulary() -> None:
+    tokenizer = BytePairs(vocabulary=5000).train(["ab ab"])
+    assert tokenizer.vocabulary == len(tokenizer.byte_lengths) == 5000
+    assert tokenizer.learned == 258  # <|endoftext|>, 256 bytes, "ab"
+    assert tokenizer.byte_lengths[tokenizer.learned :].sum() == 0
+
+
+def test_a_vocabulary_without_room_for_every_byte_is_refused() -> None:
+    with pytest.raises(ValidationError, match="257"):
+        BytePairs(vocabulary=256)
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        Tokenizer.load(tmp_path / "tokenizer.json", 300)

@@ -1,0 +1,104 @@
+"""The order in which training reads its documents: an endless stream of tokens, addressed by offset.
+
+Promises that the token at an offset depends on the documents and the data seed alone, so that any step can be
+recomputed and arms of different batch sizes read the same text; that no document repeats before all have been read; and
+that removing documents leaves the others in their order, so that a filtered arm stays paired with its baseline.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from workbench.data.prepared import TokenFile
+from workbench.errors import DataError
+from workbench.seeds import seed_for
+
+
+class Position(NamedTuple):
+    """Where an offset of the stream lies: how often the data was read before, and the SHA-256 of the document."""
+
+    epoch: int
+    document: str
+
+
+class _Epoch(NamedTuple):
+    order: np.ndarray  # int64[documents]: the document that comes k-th
+    ends: np.ndarray  # int64[documents]: where the k-th ends, counted from the start of the epoch
+
+
+class Stream:
+    """The documents of `train`, each followed by end_of_text, in the order that `seed` gives them, epoch after epoch.
+
+    Raises:
+        DataError: if there are no tokens to read.
+    """
+
+    def __init__(self, train: TokenFile, seed: int) -> None:
+        self.seed = seed
+        self.length = int(train.offsets[-1])
+        if not self.length:
+            raise DataError("there is nothing to train on", where="data.corpus", expected="tokens", got="0 documents")
+        self._tokens = np.asarray(train.tokens)
+        self._starts, self._lengths = train.offsets[:-1], np.diff(train.offsets)
+        self._hashes = train.hashes
+        self._epoch = lru_cache(maxsize=2)(self._sort_epoch)  # two: a batch may end one epoch and begin the next
+
+    def read(self, offset: int, count: int) -> np.ndarray:
+        """Return tokens `offset` to `offset + count` of the stream, int64[count]."""
+        parts = []
+        while count:
+            epoch, start = divmod(offset, self.length)
+            taken = min(count, self.length - start)
+            parts.append(self._read_within(epoch, start, start + taken))
+            offset, count = offset + taken, count - taken
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def batch(self, offset: int, sequences: int, context: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (tokens, targets), both int64[sequences, context]: consecutive windows of the stream from `offset` on.
+
+        Targets are the tokens one later, so that the next batch begins at `offset + sequences * context`.
+        """
+        window = self.read(offset, sequences * context + 1)
+        return window[:-1].reshape(sequences, context), window[1:].reshape(sequences, context)
+
+    def position(self, offset: int) -> Position:
+        """Return the epoch and the document in which token `offset` of the stream lies."""
+        epoch, start = divmod(offset, self.length)
+        order, ends = self._epoch(epoch)
+        document = order[np.searchsorted(ends, start, side="right")]
+        return Position(epoch, self._hashes[document].tobytes().hex())
+
+    def _read_within(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        order, ends = self._epoch(epoch)
+        first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+        documents = order[first : last + 1]
+        begins = ends[first : last + 1] - self._lengths[documents]
+        counts = np.minimum(ends[first : last + 1], stop) - np.maximum(begins, start)
+        return self._tokens[np.repeat(self._starts[documents] - begins, counts) + np.arange(start, stop)].astype(
+            np.int64
+        )
+
+    def _sort_epoch(self, epoch: int) -> _Epoch:
+        order = np.argsort(sort_keys(self._hashes, self.seed, epoch), kind="stable")
+        return _Epoch(order, np.cumsum(self._lengths[order]))
+
+
+def sort_keys(hashes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return z(data seed, epoch, document hash), uint64[documents]: what an epoch's documents are sorted by.
+
+    The first 128 bits of each hash (uint8[documents, 32]) are mixed with the 128-bit key of the stream `data/<epoch>`
+    by two rounds of the SplitMix64 finaliser (Steele, Lea and Flood 2014), for all documents at once.
+    """
+    high_key, low_key = (np.uint64(part) for part in divmod(seed_for(seed, f"data/{epoch}"), 2**64))
+    low, high = np.ascontiguousarray(hashes[:, :16]).view("<u8").T
+    return _mix(_mix(low ^ low_key) ^ high ^ high_key)
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
