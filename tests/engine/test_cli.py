@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from workbench.cli import app
+from workbench.store import Store
+
+OPTIONS = {  # frozen: scripts and papers depend on these words
+    "analyze": [
+        "--alpha",
+        "--baseline",
+        "--higher-is-better",
+        "--lower-is-better",
+        "--map",
+        "--metric",
+        "--out",
+        "--smallest-effect",
+    ],
+    "dashboard": ["--browser", "--home", "--no-browser", "--port"],
+    "export": ["--home", "--out"],
+    "plan": ["--corpus", "--home"],
+    "prepare": ["--corpus", "--home"],
+    "run": ["--cell", "--corpus", "--home", "--workers"],
+    "sweeps": [],
+    "sync": ["--home"],
+    "work": ["--corpus", "--home", "--parent", "--plan"],
+}
+
+
+def workbench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "workbench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=240)
+
+
+def refused(*arguments: str, **environment: str) -> str:
+    """Run a command that must fail as a user's mistake does: one message, exit code 2, no traceback."""
+    done = workbench(*arguments, **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
+def edited(sweep_file: Path, *changes: tuple[str, str]) -> str:
+    text = sweep_file.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    sweep_file.write_text(text)
+    return str(sweep_file)
+
+
+def test_the_commands_and_their_options_stay_what_they_are() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    found = {
+        name: sorted(
+            option
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+            if option.startswith("--")
+        )
+        for name, command in commands.items()
+    }
+    assert found == OPTIONS
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['workbench', '--help']\nfrom workbench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print({'torch', 'mlflow', 'optuna', 'pandas', 'numpy', 'streamlit'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["workbench.statistics", "workbench.sources", "workbench.reporting.report", "workbench.results", "workbench.sweep"],
+)
+def test_reading_and_judging_load_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'optuna', 'mlflow'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_sweep_is_refused_with_the_known_ones() -> None:
+    assert "quickstart" in refused("run", "quikstart")
+    assert "no such sweep file" in refused("run", "nowhere/sweep.py")
+
+
+def test_an_arm_with_an_undeclared_difference_is_refused(sweep_file: Path) -> None:
+    path = edited(sweep_file, ("vary(position=Alibi())", "vary(position=Alibi(), clip=0.5)"))
+    assert "stages.0.clip: 1.0 → 0.5" in refused("run", path)
+
+
+def test_a_misspelt_field_is_refused_with_a_suggestion(sweep_file: Path) -> None:
+    told = refused("plan", edited(sweep_file, ("position=Rotary()", "position=Rotary(bsae=1.0)")))
+    assert "'base'" in told
+    assert "line " in told
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(sweep_file: Path) -> None:
+    told = refused("plan", edited(sweep_file, ("heads=2", "heads=3")))
+    assert "heads" in told
+    assert "32" in told
+
+
+def test_a_sweep_file_that_raises_is_refused_with_its_line(sweep_file: Path) -> None:
+    told = refused("run", edited(sweep_file, ("SWEEP = Sweep", "raise RuntimeError('oops')\nSWEEP = Sweep")))
+    assert "RuntimeError: oops" in told
+    assert "line " in told
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"A fine beginning.\n\n\xff\xfe not text", "UTF-8"),
+        (b"Too short.\n<|endoftext|>\nFar too short.\n", "shorter than one context"),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_is_refused(sweep_file: Path, content: bytes, message: str) -> None:
+    path = sweep_file.parent / "mine.txt"
+    path.write_bytes(content)
+    told = refused("run", str(sweep_file), "--corpus", str(path))
+    assert message in told
+
+
+def test_a_missing_corpus_is_refused(sweep_file: Path) -> None:
+    assert "nowhere.txt" in refused("prepare", str(sweep_file), "--corpus", "nowhere.txt")
+
+
+def test_a_runtime_folder_that_cannot_be_written_is_refused(sweep_file: Path) -> None:
+    (sweep_file.parent / "file").write_text("")
+    told = refused("run", str(sweep_file), "--home", str(sweep_file.parent / "file" / "home"))
+    assert "WORKBENCH_HOME" in told
+
+
+def test_a_cell_outside_the_plan_is_refused(sweep_file: Path) -> None:
+    assert "0 to 5" in refused("run", str(sweep_file), "--cell", "6")
+
+
+def test_a_run_of_a_sweep_ends_with_its_table_its_report_and_the_next_commands(sweep_file: Path) -> None:
+    done = workbench("run", str(sweep_file), "--workers", "2", PYTHONHASHSEED="1")
+    assert done.returncode == 0, done.stderr
+    assert "ALiBi" in done.stdout
+    assert "workbench dashboard" in done.stdout
+    home = sweep_file.parent / ".workbench"
+    report = home / "reports" / "small"
+    assert {path.suffix for path in report.iterdir()} >= {".md", ".html", ".tex", ".csv", ".svg"}
+    plan = json.loads(next(home.glob("plans/*/plan.json")).read_text())
+    statuses = [record.status for record in Store(home).records(trial["run_id"] for trial in plan["trials"])]
+    assert statuses == ["finished"] * 6
+
+    again = workbench("run", str(sweep_file), PYTHONHASHSEED="2")
+    assert again.returncode == 0
+    assert "6 of 6 runs are done already" in again.stdout
+    exported = workbench("export", "small", "--out", "paper")
+    assert exported.returncode == 0, exported.stderr
+    assert (sweep_file.parent / "paper" / "table.tex").exists()
+    assert (sweep_file.parent / "paper" / "plan.json").exists()
+
+    single = workbench("run", str(sweep_file), "--cell", "3", "--home", "other", PYTHONHASHSEED="3")
+    assert single.returncode == 0, single.stderr
+    run_id = plan["trials"][3]["run_id"]
+    ours, theirs = Store(home).record(run_id), Store(sweep_file.parent / "other").record(run_id)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.scores_sha256 == theirs.scores_sha256
+    assert not (sweep_file.parent / "other" / "mlflow.db").exists()
+
+
+def test_a_tracking_server_that_is_away_costs_nothing_but_a_note(sweep_file: Path) -> None:
+    done = workbench("run", str(sweep_file), "--workers", "1", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert "does not answer" in done.stderr
+    assert "workbench sync" in done.stderr
+    assert "ALiBi" in done.stdout
+    synced = workbench("sync")
+    assert "6 runs delivered" in synced.stdout
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(sweep_file: Path) -> None:
+    edited(sweep_file, ("tokens=2048", "tokens=40_000"))
+    command = [sys.executable, "-m", "workbench", "run", str(sweep_file), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    runs = sweep_file.parent / ".workbench" / "runs"
+    for _ in range(600):
+        if list(runs.glob("*/record.json")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    told, complained = process.communicate(timeout=60)
+    assert process.returncode == 130, complained
+    assert "To go on: workbench run" in told
+    done = len(list(runs.glob("*/record.json")))
+    assert 0 < done < 6
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")}
+    assert workbench("run", str(sweep_file)).returncode == 0
+    assert len(list(runs.glob("*/record.json"))) == 6
+    assert {path: path.stat().st_mtime_ns for path in before} == before

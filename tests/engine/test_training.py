@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from architectures.attention import MultiHead
+from architectures.feedforward import Gelu
+from architectures.positions import Alibi, Rotary
+from architectures.transformer import Architecture, Dropout
+from workbench.data.order import Stream
+from workbench.data.prepared import TokenFile
+from workbench.errors import PlanError, StoreError
+from workbench.records import Numerics, Seeds, Status
+from workbench.seeds import generator
+from workbench.store import write_durably
+from workbench.training.checkpoints import load_checkpoint
+from workbench.training.loop import Interrupted, Job, Step, Trained, build, make_optimizer, train
+from workbench.training.numerics import resolve, settle
+from workbench.training.recipe import AdamW, Cosine, Pretraining
+
+NUMERICS = Numerics(attention="sdpa", precision="float32", device="cpu", threads=1)
+SMALL = Architecture(
+    width=32,
+    layers=2,
+    context=16,
+    vocabulary=64,
+    position=Rotary(),
+    attention=MultiHead(heads=2),
+    feed_forward=Gelu(width=64),
+    dropout=Dropout(residual=0.1),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _deterministic() -> None:
+    settle(NUMERICS)
+
+
+def stream(seed: int = 0) -> Stream:
+    lengths = generator(0, "test").integers(5, 60, size=40)
+    tokens = generator(0, "tokens").integers(0, 64, size=int(lengths.sum())).astype(np.uint16)
+    hashes = generator(0, "hashes").integers(0, 256, size=(40, 32)).astype(np.uint8)
+    return Stream(TokenFile(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), hashes), seed)
+
+
+def job(folder: Path, architecture: Architecture = SMALL, steps: int = 12, seed: int = 0, rate: float = 3e-3) -> Job:
+    stage = Pretraining(tokens=steps * 4 * 16, batch=4, optimizer=AdamW(learning_rate=rate))
+    return Job(architecture, stage, stream(seed), Seeds.all(seed), NUMERICS, folder)
+
+
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained.model.state_dict().items()}
+
+
+def same(one: Trained, other: Trained) -> bool:
+    ours, theirs = weights(one), weights(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@given(st.integers(2, 500), st.floats(0, 0.9), st.floats(0, 1))
+def test_the_schedule_rises_to_the_peak_and_ends_exactly_at_its_floor(steps: int, warmup: float, floor: float) -> None:
+    schedule = Cosine(warmup=warmup, floor=floor)
+    factors = [schedule.factor(step, steps) for step in range(steps)]
+    rising = math.ceil(warmup * steps)
+    assert factors[:rising] == pytest.approx([(step + 1) / rising for step in range(rising)])
+    assert all(
+        later <= earlier + 1e-12 for earlier, later in zip(factors[rising:], factors[rising + 1 :], strict=False)
+    )
+    if steps - rising >= 2:
+        assert factors[rising] == pytest.approx(1.0)
+        assert factors[-1] == pytest.approx(floor)
+
+
+def test_the_budget_is_rounded_up_to_whole_steps() -> None:
+    assert Pretraining(tokens=1025, batch=4).steps(context=128) == 3
+
+
+def test_training_lowers_the_loss_and_records_the_curve(tmp_path: Path) -> None:
+    trained = train(job(tmp_path, steps=60))
+    losses = trained.curve["loss"].to_pylist()
+    assert trained.status is Status.FINISHED
+    assert losses[0] == pytest.approx(math.log(64), abs=0.2)
+    assert np.mean(losses[-5:]) < losses[0] - 0.05
+    assert trained.curve["tokens"].to_pylist()[-1] == 60 * 4 * 16 == trained.costs.tokens
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_give_others(tmp_path: Path) -> None:
+    first = train(job(tmp_path / "a"))
+    assert same(first, train(job(tmp_path / "b")))
+    assert not same(first, train(job(tmp_path / "c", seed=1)))
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 11])
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, stop_after: int) -> None:
+    whole = train(job(tmp_path / "whole"))
+    asked = iter([False] * (stop_after - 1) + [True])
+    with pytest.raises(Interrupted):
+        train(job(tmp_path / "parts"), stop=lambda: next(asked))
+    resumed = train(job(tmp_path / "parts"))
+    assert same(whole, resumed)
+    assert whole.curve.drop_columns([]).equals(resumed.curve)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    asked = iter([False, False, True, True])
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(job(tmp_path), stop=lambda: next(asked))
+    newest = sorted(tmp_path.glob("step-*.safetensors"))[-1]
+    write_durably(newest, newest.read_bytes()[:-10])
+    model = build(SMALL, Seeds.all(0), NUMERICS)
+    assert load_checkpoint(tmp_path, model, make_optimizer(model, AdamW())).step == 3
+    assert same(train(job(tmp_path)), train(job(tmp_path / "whole")))
+
+
+def test_a_trained_model_is_not_trained_again(tmp_path: Path) -> None:
+    first = train(job(tmp_path))
+    news: list[Step] = []
+    again = train(job(tmp_path), watch=news.append)
+    assert same(first, again)
+    assert news == []
+    assert again.costs == first.costs
+    assert again.curve.equals(first.curve)
+
+
+def test_damaged_final_weights_are_refused(tmp_path: Path) -> None:
+    train(job(tmp_path, steps=2))
+    path = tmp_path / "final.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(StoreError, match="damaged"):
+        train(job(tmp_path, steps=2))
+
+
+def test_a_run_whose_loss_stops_being_finite_is_recorded_as_diverged(tmp_path: Path) -> None:
+    trained = train(job(tmp_path, rate=1e30))
+    assert trained.status is Status.DIVERGED
+    assert trained.reason is not None
+    assert "nan" in trained.reason or "inf" in trained.reason
+    assert train(job(tmp_path, rate=1e30)).status is Status.DIVERGED
+
+
+def test_two_variants_start_equal_wherever_they_share_a_parameter() -> None:
+    one = dict(build(SMALL, Seeds.all(7), NUMERICS).named_parameters())
+    other = dict(build(SMALL.vary(position=Alibi()), Seeds.all(7), NUMERICS).named_parameters())
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_matrices_decay_and_gains_do_not() -> None:
+    model = build(SMALL, Seeds.all(0), NUMERICS)
+    decaying, others = make_optimizer(model, AdamW(weight_decay=0.3)).param_groups
+    assert decaying["weight_decay"] == 0.3
+    assert others["weight_decay"] == 0.0
+    assert all(parameter.ndim >= 2 for parameter in decaying["params"])
+    assert all(parameter.ndim < 2 for parameter in others["params"])
+    assert sum(len(group["params"]) for group in (decaying, others)) == len(list(model.parameters()))
+
+
+def test_numerics_are_resolved_to_what_all_arms_support() -> None:
+    resolved = resolve("cpu", "auto", "auto", 1, [SMALL, SMALL.vary(position=Alibi())])
+    assert (resolved.attention, resolved.precision, resolved.device) == ("sdpa", "float32", "cpu")
+
+
+def test_numerics_that_cannot_be_had_are_refused() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(PlanError, match="CUDA"):
+            resolve("cuda", "auto", "auto", 1, [SMALL])
+    with pytest.raises(PlanError, match="no such backend"):
+        resolve("cpu", "auto", "abacus", 1, [SMALL])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_on_the_gpu_repeats_itself(tmp_path: Path) -> None:
+    numerics = resolve("cuda", "bfloat16", "auto", 1, [SMALL])
+    settle(numerics)
+    jobs = [
+        Job(SMALL, Pretraining(tokens=640, batch=4), stream(), Seeds.all(0), numerics, tmp_path / name) for name in "ab"
+    ]
+    assert same(*(train(one) for one in jobs))

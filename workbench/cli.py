@@ -1,0 +1,341 @@
+"""The command line: thin. Every command imports what it needs when it runs, so that help is there at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.errors import MissingExtra, PlanError, WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+app = typer.Typer(
+    name="workbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Tells whether an architecture choice is really better, or only lucky.
+
+Name a baseline and one change; the workbench trains both under the same seeds and says, with a known error rate,
+whether the change beats the noise. The usual order: **plan**, **run**, **dashboard**, **export**. Results from
+elsewhere: **analyze**.
+""",
+)
+
+SweepName = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A name from `workbench sweeps`, or a .py, .yaml or .json file.")
+]
+Home = Annotated[
+    Path,
+    typer.Option("--home", envvar="WORKBENCH_HOME", help="Runtime folder: caches, runs, MLflow file, reports."),
+]
+Corpus = Annotated[
+    str | None, typer.Option("--corpus", help="Train on this .txt, .jsonl or .parquet file (or folder) instead.")
+]
+HOME = Path(".workbench")
+
+
+@app.command()
+def sweeps() -> None:
+    """List the sweeps that come with the workbench."""
+    import ast
+
+    from workbench.loading import known_sweeps
+    from workbench.terminal import console
+
+    for name, path in known_sweeps().items():
+        told = ast.get_docstring(ast.parse(path.read_text())) or ""
+        console.print(f"[bold]{name}[/bold]  {told.splitlines()[0]}\n    [dim]{path}[/dim]", soft_wrap=True)
+
+
+@app.command()
+def plan(sweep: SweepName, corpus: Corpus = None, home: Home = HOME) -> None:
+    """Show what a sweep would run, what exactly differs, what it costs and what it can detect; write plan.json."""
+    from workbench.estimating import seconds_per_cell
+    from workbench.launching import default_workers
+    from workbench.session import open_session
+    from workbench.terminal import console, show_plan
+
+    session = open_session(sweep, home, corpus)
+    session.store.ensure_writable()
+    show_plan(session.plan, seconds_per_cell(session.plan), default_workers(session.plan))
+    path = session.store.save_plan(session.plan.hash, session.plan.document())
+    console.print(f"Plan written to {path}\nNext: workbench run {sweep}", soft_wrap=True)
+
+
+@app.command()
+def prepare(
+    sweep: Annotated[str, typer.Argument(metavar="[SWEEP]")] = "quickstart", corpus: Corpus = None, home: Home = HOME
+) -> None:
+    """Do all downloads and builds a sweep needs (corpus, tokenizer, token files), so that `run` needs no network."""
+    from workbench.running import Runner
+    from workbench.session import open_session
+    from workbench.terminal import console
+
+    session = open_session(sweep, home, corpus)
+    session.store.ensure_writable()
+    for facts in Runner(session.plan, session.store, say=console.print).prepare():
+        console.print(
+            f"{facts.training_documents:,} documents to train on ({facts.training_tokens:,} tokens, "
+            f"{facts.bytes_per_token:.2f} bytes each), {facts.held_out_documents:,} held out"
+        )
+
+
+@app.command()
+def run(
+    sweep: SweepName,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per GPU or core unless told.")] = None,
+    cell: Annotated[
+        int | None,
+        typer.Option(min=0, help="Run this one cell in this process, without queue or MLflow (Slurm arrays)."),
+    ] = None,
+    corpus: Corpus = None,
+    home: Home = HOME,
+) -> None:
+    """Plan, train, evaluate, deliver to MLflow, decide and report. Run it again to go on after an interruption."""
+    from workbench.session import open_session
+
+    session = open_session(sweep, home, corpus)
+    session.store.ensure_writable()
+    if cell is not None:
+        _run_cell(session, cell)
+    else:
+        _run_sweep(session, workers)
+
+
+@app.command()
+def work(
+    sweep: SweepName,
+    corpus: Corpus = None,
+    home: Home = HOME,
+    plan_hash: Annotated[str | None, typer.Option("--plan", help="Refuse to work on any other plan.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Add one worker to a sweep that runs; it may be killed at any time."""
+    from workbench.session import open_session
+    from workbench.working import work as work_on
+
+    session = open_session(sweep, home, corpus)
+    if plan_hash is not None and session.plan.hash != plan_hash:
+        raise PlanError(
+            "the sweep changed while it was running", where=sweep, expected=f"plan {plan_hash}", got=session.plan.hash
+        )
+    work_on(session.plan, session.store, parent)
+
+
+@app.command()
+def sync(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Runtime folders of other machines, merged into this one.")
+    ] = None,
+    home: Home = HOME,
+) -> None:
+    """Merge runs from other runtime folders and deliver what MLflow does not have yet."""
+    from workbench.session import deliver, merge
+    from workbench.store import Store
+    from workbench.terminal import console
+    from workbench.tracking import Unavailable
+
+    store = Store(home)
+    store.ensure_writable()
+    if folders:
+        console.print(f"{merge(store, folders)} runs merged into {store.home}", soft_wrap=True)
+    try:
+        written, present = deliver(store)
+    except Unavailable as error:
+        raise WorkbenchError(
+            "the tracking server does not answer", where="MLFLOW_TRACKING_URI", got=error, fix="workbench sync, later"
+        ) from None
+    console.print(f"{written} runs delivered to MLflow, {present} were there already")
+
+
+@app.command()
+def export(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name or the start of a plan's hash.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Write the report, the tables (LaTeX, Markdown, CSV) and the forest plot of the newest plan, or of SWEEP's."""
+    import json
+
+    from workbench.results import Results
+    from workbench.session import publish
+    from workbench.store import Store
+    from workbench.terminal import console
+
+    results = Results(Store(home))
+    document = results.plan(sweep)
+    folder = out or results.store.reports(document["sweep"])
+    _, paths = publish(results, document, folder)
+    plan_path = folder / "plan.json"
+    plan_path.write_text(json.dumps(document, indent=2) + "\n")
+    for path in [*paths, plan_path]:
+        console.print(str(path), soft_wrap=True)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(help="Port on this machine; the server listens to localhost only.")] = 8501,
+    home: Home = HOME,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
+) -> None:
+    """Open the dashboard on this runtime folder and its MLflow store; it follows a running sweep."""
+    import importlib.util
+
+    if importlib.util.find_spec("streamlit") is None:
+        raise MissingExtra("streamlit", "dashboard")
+    from dashboard import app as page
+
+    arguments = [
+        *(sys.executable, "-m", "streamlit", "run", str(page.PATH)),
+        *("--server.address", "localhost", "--server.port", str(port)),
+        *("--server.headless", "false" if browser else "true", "--server.fileWatcherType", "none"),
+        *("--browser.gatherUsageStats", "false"),
+        *("--", str(home.absolute())),
+    ]
+    os.execv(sys.executable, arguments)  # noqa: S606 - a list of arguments, no shell
+
+
+@app.command()
+def analyze(
+    file: Annotated[
+        Path, typer.Argument(help="CSV or parquet with columns variant, seed, value (and metric, task, item, weight).")
+    ],
+    baseline: Annotated[str | None, typer.Option(help="The variant every other is compared with.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which metric, where the file holds several.")] = None,
+    lower_is_better: Annotated[
+        bool | None,
+        typer.Option("--lower-is-better/--higher-is-better", help="Guessed from the metric's name unless told."),
+    ] = None,
+    smallest_effect: Annotated[
+        float | None, typer.Option(help="Smallest difference that matters; allows 'equivalent'.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Family-wise error rate.")] = 0.05,
+    columns: Annotated[str, typer.Option("--map", help="Other column names: variant=model,seed=run.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Also write report, tables and forest plot into this folder.")
+    ] = None,
+) -> None:
+    """Judge results from elsewhere by the same statistics. Needs no torch."""
+    from workbench.reporting.analysis import analyze as judge
+    from workbench.reporting.report import write_report
+    from workbench.terminal import console, show_decision
+
+    pairs = [pair.partition("=") for pair in columns.split(",") if pair]
+    if wrong := [name for name, equals, column in pairs if not (equals and column)]:
+        raise WorkbenchError("--map cannot be read", expected="variant=model,seed=run", got=wrong[0])
+    mapping = {name.strip(): column.strip() for name, _, column in pairs}
+    decision = judge(
+        file,
+        baseline=baseline,
+        metric=metric,
+        lower_is_better=lower_is_better,
+        smallest_effect=smallest_effect,
+        alpha=alpha,
+        mapping=mapping,
+    )
+    show_decision(decision)
+    for path in write_report([decision], out) if out else []:
+        console.print(str(path), soft_wrap=True)
+
+
+def _run_cell(session: Session, cell: int) -> None:
+    from workbench.terminal import console
+    from workbench.working import run_one
+
+    trials = session.plan.trials
+    if cell >= len(trials):
+        raise PlanError("there is no such cell", where="--cell", expected=f"0 to {len(trials) - 1}", got=cell)
+    session.store.save_plan(session.plan.hash, session.plan.document())
+    trial = trials[cell]
+    record = run_one(session.plan, session.store, trial, lambda *news: None)
+    if record is None:
+        console.print(f"cell {cell} was stopped, or another process works on it; run it again to go on")
+        raise typer.Exit(130)
+    console.print(f"cell {cell} ({trial.arm}, seed {trial.seed}): {record.status}, {record.costs.total_seconds:.1f} s")
+    console.print("When all cells are done: workbench sync, then workbench export")
+
+
+def _run_sweep(session: Session, workers: int | None) -> None:
+    from workbench import terminal
+    from workbench.estimating import seconds_per_cell
+    from workbench.launching import Deliverer, Interrupted, default_workers, launch, worker_command
+    from workbench.running import Runner
+
+    plan, store, console = session.plan, session.store, terminal.console
+    document = plan.document()
+    store.save_plan(plan.hash, document)
+    workers = workers or default_workers(plan)
+    seconds = seconds_per_cell(plan)
+    terminal.show_plan(plan, seconds, workers)
+    Runner(plan, store, say=lambda text: console.print(f"[dim]{text}[/dim]")).prepare()
+    finished = {trial.cell for trial, record in session.cells() if record and record.status != "failed"}
+    if finished:
+        console.print(f"{len(finished)} of {len(plan.trials)} runs are done already.")
+    deliverer = Deliverer(plan, store)
+    for trial, record in session.cells():
+        if record:
+            deliverer.put(trial)
+    board = terminal.Board(plan, seconds, finished)
+
+    def tell(news: dict[str, object]) -> None:
+        board.tell(news)
+        if news["event"] == "done":
+            deliverer.put(plan.trials[int(str(news["cell"]))])
+
+    try:
+        with board:
+            launch(plan, store, worker_command(session.sweep, plan, store, session.corpus), workers, tell)
+    except Interrupted:
+        deliverer.close()
+        console.print(f"Interrupted; what is done is kept. To go on: workbench run {session.sweep}")
+        raise typer.Exit(130) from None
+    _conclude(session, deliverer, board.troubles)
+
+
+def _conclude(session: Session, deliverer: object, troubles: list[str]) -> None:
+    from workbench import terminal
+    from workbench.launching import Deliverer
+    from workbench.results import Results
+    from workbench.session import clear_reports, publish
+
+    assert isinstance(deliverer, Deliverer)  # noqa: S101 - typed so late because its module is heavy
+    console = terminal.console
+    results = Results(session.store, tracked=False)
+    folder = clear_reports(session.store, session.plan.sweep.name)
+    decisions, paths = publish(results, session.plan.document(), folder)
+    deliverer.close(folder)
+    for trouble in troubles:
+        terminal.errors.print(f"[yellow]note:[/yellow] {trouble}", soft_wrap=True)
+    if deliverer.trouble:
+        terminal.errors.print(
+            f"[yellow]note:[/yellow] the tracking server does not answer ({deliverer.trouble}); results are kept here, "
+            "deliver them with: workbench sync",
+            soft_wrap=True,
+        )
+    for decision in decisions:
+        terminal.show_decision(decision)
+    console.print("\nReport: " + str(next(path for path in paths if path.suffix == ".html")), soft_wrap=True)
+    console.print("Next:   workbench dashboard        look at curves, seeds and verdicts")
+    console.print(f"        workbench export {session.plan.sweep.name} --out FOLDER   tables and figure for a paper")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake becomes one message and exit code 2."""
+    try:
+        app()
+    except WorkbenchError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""How long a plan will take on this machine: a few real steps of every distinct arm, timed, before anything is run.
+
+An estimate for people; no part of a plan's hash, and never used to choose numerics, which must not depend on a clock.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from architectures.transformer import Batch
+from workbench.command import Command
+from workbench.evaluation.tasks import BitsPerByte, SwappedWords
+from workbench.identity import digest
+from workbench.planning import Plan
+from workbench.records import Seeds
+from workbench.seeds import generator
+from workbench.training.loop import build, make_optimizer, take_step
+from workbench.training.numerics import settle
+
+STEPS = 4
+BYTES_PER_TOKEN = 3.0  # of a small vocabulary on English text
+WORDS_PER_SENTENCE, TOKENS_PER_WORD = 18, 1.6
+
+
+def seconds_per_cell(plan: Plan) -> dict[str, float | None]:
+    """Time `STEPS` training steps per distinct arm and return the expected seconds of one cell; None for commands."""
+    timed: dict[str, float] = {}
+    expected: dict[str, float | None] = {}
+    for arm in plan.arms:
+        configuration: Any = arm.configuration
+        if isinstance(configuration, Command):
+            expected[arm.name] = None
+            continue
+        stage = configuration.stages[0]
+        key = digest(configuration.architecture, stage.batch)
+        if key not in timed:
+            timed[key] = _step_seconds(plan, configuration)
+        context = configuration.architecture.context
+        training = timed[key] * stage.steps(context)
+        # a forward pass is about a third of a training step
+        evaluation = timed[key] / 3 * _evaluated_tokens(configuration) / (stage.batch * context)
+        expected[arm.name] = training + evaluation
+    return expected
+
+
+def _step_seconds(plan: Plan, configuration: Any) -> float:
+    assert plan.numerics is not None  # noqa: S101
+    settle(plan.numerics)
+    architecture, stage = configuration.architecture, configuration.stages[0]
+    model = build(architecture, Seeds.all(0), plan.numerics)
+    optimizer = make_optimizer(model, stage.optimizer)
+    shape = (stage.batch, architecture.context)
+    drawn = generator(0, "estimate").integers(0, architecture.vocabulary, shape, dtype=np.int64)
+    tokens = torch.from_numpy(drawn).to(plan.numerics.device)
+    batch = Batch(tokens, tokens, torch.ones(shape, device=plan.numerics.device))
+    seconds = []
+    for _ in range(1 + STEPS):
+        began = time.perf_counter()
+        loss, _ = take_step(model, optimizer, batch, plan.numerics, stage.clip, 0.0)
+        loss.item()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+def _evaluated_tokens(configuration: Any) -> float:
+    tokens = 0.0
+    for task in configuration.evaluation.tasks:
+        if isinstance(task, BitsPerByte):
+            context = configuration.architecture.context
+            overlap = context / (task.stride or 3 * context // 4)
+            tokens += overlap * task.documents * task.bytes_per_document / BYTES_PER_TOKEN
+        elif isinstance(task, SwappedWords):
+            tokens += 2 * task.items * WORDS_PER_SENTENCE * TOKENS_PER_WORD
+    return tokens

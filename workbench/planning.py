@@ -1,0 +1,287 @@
+"""Sweep → plan: what will run, what exactly differs, what it can detect. Pure; nothing here trains or reads a cache.
+
+A plan is a preregistration: its hash covers the question, the arms, the seeds, the metric with its smallest effect, the
+method, the numerics and the content of the corpus, and it is written before the first result exists. Refuses an arm
+that differs from the baseline in anything it does not declare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.errors import PlanError
+from workbench.identity import SCHEMA, digest, leaves
+from workbench.records import Numerics, Seeds
+from workbench.statistics.power import minimum_detectable_effect
+from workbench.sweep import Arm, Metric, Sweep, Variant, seeds_of
+
+METHOD = "paired t with Holm correction, version 1"
+MISSING = "complete blocks; an arm with a diverged seed is neither better nor equivalent"
+EQUAL = 0.01  # how far a compensated quantity may stay from the baseline's, as a share of it
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of the plan: an arm under a seed. `seed` is the block's label, `seeds` what is really used."""
+
+    cell: int
+    arm: str
+    seed: int
+    seeds: Seeds
+    model_id: str
+    score_id: str
+    model_key: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """An arm with what the planner found out about it."""
+
+    name: str
+    configuration: Variant
+    axis: tuple[str, ...]
+    compensation: str | None
+    difference: tuple[dict[str, Any], ...]
+    size: dict[str, Any]
+    pairing: str
+    coverage: dict[str, float] | None
+
+    def document(self) -> dict[str, Any]:
+        """Return plain values for plan.json."""
+        return {
+            "name": self.name,
+            "axis": list(self.axis),
+            "compensation": self.compensation,
+            "diff": list(self.difference),
+            **self.size,
+            "pairing": self.pairing,
+            "coverage": self.coverage,
+            "spec": self.configuration.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first result. The first arm is the baseline."""
+
+    sweep: Sweep
+    arms: tuple[PlannedArm, ...]
+    trials: tuple[Trial, ...]
+    numerics: Numerics | None
+    corpus: str | None
+    hash: str
+
+    def arm(self, name: str) -> PlannedArm:
+        """Return the planned arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    @property
+    def detectable(self) -> float:
+        """Smallest effect found with probability 0.8, in standard deviations of a paired difference."""
+        return minimum_detectable_effect(len(self.sweep.seeds), self.sweep.alpha / len(self.sweep.arms), 0.8)
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as plain JSON: what `plan.json` holds and every reader uses."""
+        sweep = self.sweep
+        return {
+            "schema_version": SCHEMA,
+            "hash": self.hash,
+            "sweep": sweep.name,
+            "question": sweep.question,
+            **_metric(sweep.metric),
+            "secondary": [_metric(metric) for metric in sweep.secondary],
+            "alpha": sweep.alpha,
+            "method": METHOD,
+            "missing": MISSING,
+            "noise": sweep.noise,
+            "detectable": self.detectable,
+            "numerics": self.numerics.model_dump() if self.numerics else None,
+            "corpus": self.corpus,
+            "seeds": list(sweep.seeds),
+            "baseline": sweep.baseline_name,
+            "arms": [arm.document() for arm in self.arms],
+            "trials": [
+                {"cell": trial.cell, "arm": trial.arm, "seed": trial.seed, "run_id": trial.run_id}
+                for trial in self.trials
+            ],
+        }
+
+
+def plan(sweep: Sweep, numerics: Numerics | None, fingerprint: Callable[[Variant], str]) -> Plan:
+    """Resolve a sweep into a plan.
+
+    Args:
+        sweep: What the user declared.
+        numerics: What all arms share; None where every arm is a command of the user's.
+        fingerprint: Hash of the raw corpus a variant trains on (empty for a command).
+
+    Raises:
+        PlanError: if an arm differs in something it does not declare, in nothing, or its compensation does not hold.
+    """
+    arms = (_baseline(sweep), *(_planned(sweep, arm) for arm in sweep.arms))
+    offsets = {arm.name: arm for arm in sweep.arms}
+    trials: list[Trial] = []
+    for seed in sweep.seeds:  # seed by seed, so that an interrupted sweep leaves complete blocks
+        for arm in arms:
+            seeds = seeds_of(offsets.get(arm.name), seed)
+            model_id = arm.configuration.model_id(fingerprint(arm.configuration), seeds)
+            score_id = arm.configuration.score_id(model_id)
+            run_id, model_key = digest("run", score_id, numerics), digest("model", model_id, numerics)
+            trials.append(Trial(len(trials), arm.name, seed, seeds, model_id, score_id, model_key, run_id))
+    corpus = fingerprint(sweep.baseline) or None
+    declared = {
+        "question": sweep.question,
+        "metrics": [sweep.metric, *sweep.secondary],
+        "alpha": sweep.alpha,
+        "method": METHOD,
+        "missing": MISSING,
+        "arms": [(arm.name, arm.axis, arm.compensation) for arm in arms],
+        "trials": [(trial.arm, trial.seed, trial.run_id) for trial in trials],
+        "corpus": corpus,
+    }
+    return Plan(sweep, arms, tuple(trials), numerics, corpus, digest(SCHEMA, sweep.name, declared))
+
+
+def difference(baseline: Variant, other: Variant) -> tuple[dict[str, Any], ...]:
+    """List the resolved fields in which two variants differ: path, the baseline's value, the arm's.
+
+    A field that only one of them has stands as None on the other side; fields that go with a replaced kind are not
+    listed.
+    """
+    ours, theirs = leaves(baseline), leaves(other)
+    if type(baseline) is not type(other):
+        ours, theirs = {"trainer": type(baseline).__name__, **ours}, {"trainer": type(other).__name__, **theirs}
+    replaced = tuple(
+        path.removesuffix("kind") for path in ours if path.endswith(".kind") and theirs.get(path) != ours[path]
+    )
+    gone = {path for path in ours if path not in theirs and path.startswith(replaced)} if replaced else set()
+    paths = [*(path for path in ours if path not in gone), *(path for path in theirs if path not in ours)]
+    return tuple(
+        {"path": path, "baseline": ours.get(path), "arm": theirs.get(path)}
+        for path in paths
+        if ours.get(path) != theirs.get(path) or (path in ours) != (path in theirs)
+    )
+
+
+def _baseline(sweep: Sweep) -> PlannedArm:
+    paired = sweep.baseline.paired_with(sweep.baseline, same_seeds=True)
+    return PlannedArm(
+        sweep.baseline_name,
+        sweep.baseline,
+        (),
+        None,
+        (),
+        sweep.baseline.size(),
+        paired["pairing"],
+        paired["coverage"],
+    )
+
+
+def _planned(sweep: Sweep, arm: Arm) -> PlannedArm:
+    found = difference(sweep.baseline, arm.configuration)
+    if arm.axis == ("seeds",):
+        axis: tuple[str, ...] = ("seeds",)
+        if arm.seed_offset == 0:
+            raise PlanError(
+                "an A/A arm needs other seeds than the baseline",
+                where=f"arm '{arm.name}'",
+                expected="seed_offset other than 0",
+                got="0",
+            )
+        if shared := sorted({seed + arm.seed_offset for seed in sweep.seeds} & set(sweep.seeds)):
+            raise PlanError(
+                "an A/A arm shares seeds with the baseline",
+                where=f"arm '{arm.name}'",
+                expected="seed_offset large enough that no seed is used twice",
+                got=f"seeds {shared} twice",
+            )
+        covered: set[str] = set()
+    else:
+        axis = tuple(_path(arm, name) for name in arm.axis)
+        covered = _covered(axis, found)
+        _refuse_idle_axis(arm, axis, covered, found)
+    compensated = _compensated(arm, found)
+    undeclared = [entry for entry in found if entry["path"] not in covered | compensated]
+    if undeclared or (arm.seed_offset and axis != ("seeds",)):
+        shown = [f"{entry['path']}: {entry['baseline']} → {entry['arm']}" for entry in undeclared]
+        shown += [f"seeds: shifted by {arm.seed_offset}"] if axis != ("seeds",) and arm.seed_offset else []
+        raise PlanError(
+            "an arm differs from the baseline in something it does not declare",
+            where=f"arm '{arm.name}'",
+            expected="a difference in "
+            + ", ".join(axis)
+            + (f" and {arm.compensation.path}" if arm.compensation else ""),
+            got="\n            ".join(shown),
+            fix="declare it (axis=(...) for a bundle, compensation=... for what holds a quantity equal) or remove it",
+        )
+    size = arm.configuration.size()
+    if arm.compensation:
+        _check_compensation(sweep, arm, size)
+    shown_difference = found or ({"path": "seeds", "baseline": "0", "arm": f"+{arm.seed_offset}"},)
+    paired = arm.configuration.paired_with(sweep.baseline, same_seeds=arm.seed_offset == 0)
+    compensation = arm.compensation.path if arm.compensation else None
+    return PlannedArm(
+        arm.name, arm.configuration, axis, compensation, shown_difference, size, paired["pairing"], paired["coverage"]
+    )
+
+
+def _path(arm: Arm, name: str) -> str:
+    return name if name == "trainer" else arm.configuration.path_of(name)
+
+
+def _covered(axis: tuple[str, ...], found: tuple[dict[str, Any], ...]) -> set[str]:
+    """Paths a declared axis accounts for: itself, all below it, and fields that come or go with a declared kind."""
+    covered = {entry["path"] for entry in found for path in axis if (entry["path"] + ".").startswith(path + ".")}
+    if "trainer" in axis:
+        return {entry["path"] for entry in found}
+    owners = {path.removesuffix("kind") for path in axis if path.endswith(".kind")}
+    come_or_go = {
+        entry["path"]
+        for entry in found
+        for owner in owners
+        if entry["path"].startswith(owner) and None in (entry["baseline"], entry["arm"])
+    }
+    return covered | come_or_go
+
+
+def _refuse_idle_axis(arm: Arm, axis: tuple[str, ...], covered: set[str], found: tuple[dict[str, Any], ...]) -> None:
+    idle = [path for path in axis if path != "trainer" and not _covered((path,), found)]
+    if idle or not covered:
+        raise PlanError(
+            "an arm does not differ where it says it does",
+            where=f"arm '{arm.name}'",
+            expected="a difference in " + ", ".join(idle or axis),
+            got="the same value as the baseline",
+        )
+
+
+def _compensated(arm: Arm, found: tuple[dict[str, Any], ...]) -> set[str]:
+    if arm.compensation is None:
+        return set()
+    path = arm.configuration.path_of(arm.compensation.path)
+    return {entry["path"] for entry in found if (entry["path"] + ".").startswith(path + ".")}
+
+
+def _check_compensation(sweep: Sweep, arm: Arm, size: dict[str, Any]) -> None:
+    assert arm.compensation is not None  # noqa: S101
+    key = {"parameters": "parameters", "flops": "flops_per_token"}[arm.compensation.holds]
+    ours, theirs = sweep.baseline.size()[key], size[key]
+    if not ours or not theirs or abs(theirs / ours - 1) > EQUAL:
+        raise PlanError(
+            f"a compensation does not hold {arm.compensation.holds} equal",
+            where=f"arm '{arm.name}', compensation {arm.compensation.path}",
+            expected=f"{ours} within {EQUAL:.0%}",
+            got=theirs,
+        )
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "unit": metric.unit,
+        "smallest_effect": metric.smallest_effect,
+    }

@@ -1,0 +1,141 @@
+"""What the commands do, in order: load, plan, prepare, run, deliver, decide, report. Each step is one function."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.command import Command
+from workbench.errors import StoreError
+from workbench.loading import load_sweep
+from workbench.planning import Plan, Trial, plan
+from workbench.records import Numerics, Record
+from workbench.reporting.decision import Decision, decide_plan
+from workbench.reporting.report import write_report
+from workbench.results import Results
+from workbench.store import Store
+from workbench.sweep import Sweep, Variant
+
+
+@dataclass(frozen=True)
+class Session:
+    """A plan and the runtime folder it runs in; `sweep` and `corpus` are as the user typed them."""
+
+    sweep: str
+    corpus: str | None
+    plan: Plan
+    store: Store
+
+    def cells(self) -> list[tuple[Trial, Record | None]]:
+        """Return every cell with its committed record, or None where it has none yet."""
+        return [(trial, self.store.record(trial.run_id)) for trial in self.plan.trials]
+
+
+def open_session(sweep: str, home: Path, corpus: str | None = None) -> Session:
+    """Load and plan a sweep. Nothing is written.
+
+    Raises:
+        SweepError, PlanError, DataError: whatever is wrong with what the user declared.
+    """
+    loaded = load_sweep(sweep, corpus)
+    return Session(sweep, corpus, plan(loaded, _numerics(loaded), _fingerprints()), Store(home))
+
+
+def decide(results: Results, document: dict[str, Any]) -> list[Decision]:
+    """Judge a plan by its records, wherever they lie."""
+    records = results.records(document)
+    return decide_plan(document, records, lambda record: results.scores(document, record))
+
+
+def publish(results: Results, document: dict[str, Any], folder: Path) -> tuple[list[Decision], list[Path]]:
+    """Judge a plan and write its report, tables and figure into `folder`, beside the plan itself."""
+    decisions = decide(results, document)
+    return decisions, write_report(decisions, folder)
+
+
+def merge(store: Store, others: Iterable[Path]) -> int:
+    """Copy committed runs and plans from other runtime folders; return how many runs were new.
+
+    Raises:
+        StoreError: if a folder is none of ours, or holds another result for a run that is here.
+    """
+    new = 0
+    for other in others:
+        theirs = Store(other)
+        if not (theirs.home / "runs").is_dir():
+            raise StoreError("this is no runtime folder", where=theirs.home, expected="a folder with 'runs' in it")
+        for document in theirs.plans():
+            store.save_plan(document["hash"], document)
+        for path in sorted((theirs.home / "runs").glob("*/record.json")):
+            record = theirs.record(path.parent.name)
+            if record is None or store.holds(record):
+                continue
+            store.commit(record, theirs.scores(record), theirs.curve(record))
+            new += 1
+    return new
+
+
+def deliver(store: Store) -> tuple[int, int]:
+    """Deliver every committed run of every plan in this folder to MLflow; return (written, already there).
+
+    Raises:
+        Unavailable: if the server does not answer.
+    """
+    from workbench.tracking import Tracking
+
+    tracking = Tracking(store.home)
+    written = present = 0
+    for document in store.plans():
+        delivery = tracking.delivery(document)
+        for trial in document["trials"]:
+            record = store.record(trial["run_id"])
+            if record is None:
+                continue
+            folder = store.run_folder(record.run_id)
+            fresh = delivery.deliver(record, trial["arm"], trial["seed"], folder)
+            written, present = written + fresh, present + (not fresh)
+        if store.reports(document["sweep"]).is_dir():
+            delivery.write_report(store.reports(document["sweep"]))
+    return written, present
+
+
+def clear_reports(store: Store, sweep: str) -> Path:
+    """Return an empty folder for a sweep's report."""
+    folder = store.reports(sweep)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _numerics(sweep: Sweep) -> Numerics | None:
+    variants = [sweep.baseline, *(arm.configuration for arm in sweep.arms)]
+    trained: list[Any] = [variant for variant in variants if not isinstance(variant, Command)]
+    if not trained:
+        return None
+    from workbench.training.numerics import resolve
+
+    wanted = sweep.numerics
+    architectures = [configuration.architecture for configuration in trained]
+    return resolve(wanted.device, wanted.precision, wanted.attention, wanted.threads, architectures)
+
+
+def _fingerprints() -> Callable[[Variant], str]:
+    """Return a function that hashes the corpus of a variant, reading every corpus once."""
+    known: dict[Any, str] = {}
+
+    def of(variant: Variant) -> str:
+        if isinstance(variant, Command):
+            return ""
+        from workbench.configuration import Configuration
+        from workbench.data.corpora import fingerprint
+
+        assert isinstance(variant, Configuration)  # noqa: S101 - the only other kind there is
+        corpus = variant.data.corpus
+        if corpus not in known:
+            known[corpus] = fingerprint(corpus)
+        return known[corpus]
+
+    return of

@@ -1,0 +1,175 @@
+"""What a person sees in the terminal: the plan before it runs, the sweep while it runs, the verdict after it.
+
+On a terminal that is a live board; elsewhere (a log file, CI) one line per finished cell.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from workbench.planning import Plan
+from workbench.reporting.decision import Decision
+from workbench.reporting.report import verdict_lines
+from workbench.reporting.tables import to_terminal
+
+console = Console(highlight=False)
+if not console.is_terminal:  # a log file has no width; tables should not be squeezed into 80 columns
+    console.width = 120
+errors = Console(stderr=True, highlight=False)
+
+
+def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> None:
+    """Print what will run: per arm what differs and what it costs, then what these seeds can detect."""
+    sweep = plan.sweep
+    console.print(f"[bold]{escape(sweep.question)}[/bold]")
+    console.print(f"plan {plan.hash[:12]}: {len(plan.arms)} arms, {len(sweep.seeds)} seeds, {len(plan.trials)} runs\n")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("arm", "what differs from the baseline"):
+        table.add_column(column, overflow="fold")
+    for column in ("parameters", "FLOPs/token", "tokens", "starts equal", "a run takes"):
+        table.add_column(column, justify="right")
+    for arm in plan.arms:
+        size, took = arm.size, seconds.get(arm.name)
+        table.add_row(
+            escape(arm.name),
+            escape("\n".join(_difference(entry) for entry in arm.difference)) or "(baseline)",
+            _count(size["parameters"]),
+            _count(size["flops_per_token"]),
+            _count(size["tokens"]),
+            f"{arm.coverage['total']:.0%}" if arm.coverage else "declared",
+            f"{took:.0f} s" if took is not None else "?",
+        )
+    console.print(table)
+    formula = next((arm.size["flops_formula"] for arm in plan.arms if arm.size["flops_formula"]), None)
+    if formula:
+        console.print(f"[dim]FLOPs per training token: {escape(formula)}[/dim]")
+    console.print(_detectable(plan))
+    if plan.numerics is not None:
+        numerics = plan.numerics
+        console.print(
+            f"Every arm shares: {numerics.device}, {numerics.precision}, attention by {numerics.attention}, "
+            f"{numerics.threads} thread{'s' if numerics.threads > 1 else ''} a run, one run at a time per worker."
+        )
+    if all(seconds.get(arm.name) is not None for arm in plan.arms):
+        total = sum(seconds[trial.arm] or 0.0 for trial in plan.trials) / workers
+        console.print(f"Expected: about {_duration(total)} with {workers} worker{'s' if workers > 1 else ''}.")
+    console.print()
+
+
+def _detectable(plan: Plan) -> str:
+    sweep, deviations = plan.sweep, plan.detectable
+    unit = sweep.metric.unit or sweep.metric.name
+    told = f"{deviations:.1f} standard deviations of a paired difference"
+    if sweep.noise:
+        told = f"{deviations * sweep.noise:.3g} {unit} (noise of a paired difference from a pilot: {sweep.noise:g})"
+    return (
+        f"With {len(sweep.seeds)} seeds and {len(sweep.arms)} arms these tests find, four times in five, a difference "
+        f"of {told}. Smallest effect that matters: {sweep.metric.smallest_effect:g} {unit}; family-wise error "
+        f"{sweep.alpha:.0%}."
+    )
+
+
+class Board:
+    """Follows a sweep: one bar for all of it with the time left, one line per worker.
+
+    Args:
+        plan: What runs.
+        seconds: Expected seconds per arm, to weigh cells; equal where unknown.
+        done: Cells that are finished already.
+    """
+
+    def __init__(self, plan: Plan, seconds: dict[str, float | None], done: set[int]) -> None:
+        self._plan = plan
+        self._weight = {trial.cell: seconds.get(trial.arm) or 1.0 for trial in plan.trials}
+        self._done, self._at_start = set(done), set(done)
+        self._share: dict[int, float] = {}
+        self._lines: dict[int, str] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("runs, {task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task("training", total=len(plan.trials), completed=len(done), left="")
+        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
+        self.troubles: list[str] = []
+
+    def __enter__(self) -> Board:
+        if console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *caught: object) -> None:
+        if console.is_terminal:
+            self._live.stop()
+
+    def tell(self, news: dict[str, Any]) -> None:
+        """Take in one piece of news from a worker."""
+        event, cell, worker = news["event"], int(news.get("cell", -1)), int(news.get("worker", -1))
+        if event == "lost":
+            self.troubles.append(f"a worker died; its cell is tried again (log: {news['log']})")
+            return
+        label = f"{news['arm']}, seed {news['seed']}"
+        if event == "start":
+            self._lines[worker] = f"  {label}: starting"
+        elif event == "step":
+            self._share[cell] = news["step"] / news["steps"]
+            self._lines[worker] = (
+                f"  {label}: step {news['step']} of {news['steps']}, loss {news['loss']:.3f}, "
+                f"{news['tokens_per_second']:,.0f} tokens/s"
+            )
+        elif event == "done":
+            self._done.add(cell)
+            self._share.pop(cell, None)
+            self._lines.pop(worker, None)
+            if not console.is_terminal:
+                console.print(f"[{len(self._done)}/{len(self._plan.trials)}] {escape(label)}: {news['status']}")
+            if news["status"] != "finished":
+                first = (news.get("reason") or "").split("\n")[0]
+                self.troubles.append(f"{label} {news['status']}: {first}")
+
+    def _render(self) -> Group:
+        self._progress.update(self._task, completed=len(self._done), left=self._left())
+        return Group(self._progress, *(escape(line) for _, line in sorted(self._lines.items())))
+
+    def _left(self) -> str:
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        total = sum(self._weight.values()) - sum(self._weight[cell] for cell in self._at_start)
+        gone = sum(self._weight[cell] for cell in self._done - self._at_start)
+        gone += sum(self._weight[cell] * share for cell, share in self._share.items() if cell not in self._done)
+        if not gone or elapsed < 2:
+            return "estimating the time left"
+        return f"about {_duration(elapsed * (total - gone) / gone)} left"
+
+
+def show_decision(decision: Decision) -> None:
+    """Print a verdict table with its footnotes; the verdicts of a primary metric also as sentences."""
+    console.print(to_terminal(decision, width=console.width))
+    for line in () if decision.exploratory else verdict_lines(decision):
+        console.print(f"  {escape(line)}")
+    for note in decision.footnotes:
+        console.print(f"[dim]{escape(note)}[/dim]")
+
+
+def _difference(entry: dict[str, Any]) -> str:
+    return f"{entry['path'].removeprefix('architecture.')}: {entry['baseline']} → {entry['arm']}"
+
+
+def _count(value: float | None) -> str:
+    return f"{value:,.0f}" if value is not None else "?"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return str(timedelta(seconds=round(seconds / 60) * 60)).removesuffix(":00") + " h"

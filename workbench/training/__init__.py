@@ -1,0 +1,1 @@
+"""Training: the recipe a user declares, and the one loop that carries it out."""

@@ -1,0 +1,67 @@
+"""Numerics: how the arithmetic is done, resolved once per plan to what every arm supports on the target device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from architectures.transformer import Architecture
+from workbench.errors import PlanError
+from workbench.records import Numerics
+
+PREFERRED = {"cuda": ("sdpa", "reference"), "cpu": ("sdpa", "reference")}
+
+
+def resolve(
+    device: str, precision: str, attention: str, threads: int, architectures: Sequence[Architecture]
+) -> Numerics:
+    """Resolve "auto" to what all `architectures` support, from facts about the machine and never from a timing.
+
+    bfloat16 is chosen on CUDA devices that have it. On a CPU it is left to the user: autocast pays only for wide
+    models.
+
+    Raises:
+        PlanError: if the device is absent or an arm does not support the attention backend that was asked for.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise PlanError("the sweep asks for a CUDA device", expected="a visible device", got="none on this machine")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    backends = PREFERRED[device] if attention == "auto" else (attention,)
+    refusals: dict[str, str] = {}
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    for backend in backends:
+        known = [one.backends(device, dtype) for one in architectures]
+        reasons = [reason for one in known if (reason := one.get(backend, "there is no such backend"))]
+        if not reasons:
+            return Numerics.model_validate(
+                {"attention": backend, "precision": precision, "device": device, "threads": threads}
+            )
+        refusals[backend] = reasons[0]
+    raise PlanError(
+        "no attention backend supports every arm",
+        expected="one of " + ", ".join(backends),
+        got="; ".join(f"{backend}: {reason}" for backend, reason in refusals.items()),
+    )
+
+
+def settle(numerics: Numerics) -> None:
+    """Make this process compute as `numerics` says, deterministically; call once, before the first tensor."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(numerics.threads)
+    torch.use_deterministic_algorithms(True)
+    # with deterministic algorithms torch also fills every fresh tensor with NaN: a debugging aid that costs bandwidth
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def autocast(numerics: Numerics) -> contextlib.AbstractContextManager[Any]:
+    """Return the context under which forward passes run."""
+    if numerics.precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(numerics.device, dtype=torch.bfloat16)
