@@ -1,6 +1,6 @@
 """Which of five famous choices matter to a small model, and can five seeds tell?
 
-A model of about 0.8 million parameters reads 205 thousand tokens of presidential speeches, with one thing changed at a
+A model of half a million parameters reads 131 thousand tokens of presidential speeches, with one thing changed at a
 time. Two arms check the tool rather than the model: half the training tokens must come out worse, and the baseline
 under other seeds must not come out different. Minutes on two CPU cores.
 """
@@ -10,10 +10,16 @@ from architectures.positions import Alibi, Learned, NoPosition
 from architectures.presets import tiny
 from workbench.configuration import Configuration
 from workbench.data.prepared import Data
+from workbench.evaluation.tasks import BitsPerByte, Evaluation, SwappedWords
 from workbench.sweep import Arm, Compensation, Metric, Sweep
-from workbench.training.recipe import Pretraining
+from workbench.training.recipe import AdamW, Pretraining
 
-BASELINE = Configuration(architecture=tiny(), stages=(Pretraining(tokens=204_800),), data=Data(held_out=0.1))
+BASELINE = Configuration(
+    architecture=tiny(),
+    stages=(Pretraining(tokens=131_072, batch=4, optimizer=AdamW(learning_rate=2e-3)),),
+    data=Data(held_out=0.1),
+    evaluation=Evaluation(tasks=(BitsPerByte(documents=24, bytes_per_document=4000), SwappedWords(items=128))),
+)
 GATED = SwiGLU(width=matched_width(SwiGLU, BASELINE.architecture.feed_forward, BASELINE.architecture.width))
 
 SWEEP = Sweep(
@@ -31,7 +37,7 @@ SWEEP = Sweep(
             compensation=Compensation(path="feed_forward.width", holds="parameters"),
             configuration=BASELINE.vary(feed_forward=GATED),
         ),
-        Arm(name="half the tokens", axis="stages.0.tokens", configuration=BASELINE.vary(tokens=102_400)),
+        Arm(name="half the tokens", axis="stages.0.tokens", configuration=BASELINE.vary(tokens=65_536)),
         Arm(name="same again (A/A)", axis="seeds", seed_offset=1000, configuration=BASELINE),
     ),
     seeds=5,

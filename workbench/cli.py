@@ -64,7 +64,7 @@ def plan(sweep: SweepName, corpus: Corpus = None, home: Home = HOME) -> None:
 
     session = open_session(sweep, home, corpus)
     session.store.ensure_writable()
-    show_plan(session.plan, seconds_per_cell(session.plan), default_workers(session.plan))
+    show_plan(session.plan, seconds_per_cell(session.plan, session.store), default_workers(session.plan))
     path = session.store.save_plan(session.plan.hash, session.plan.document())
     console.print(f"Plan written to {path}\nNext: workbench run {sweep}", soft_wrap=True)
 
@@ -274,7 +274,7 @@ def _run_sweep(session: Session, workers: int | None) -> None:
     document = plan.document()
     store.save_plan(plan.hash, document)
     workers = workers or default_workers(plan)
-    seconds = seconds_per_cell(plan)
+    seconds = seconds_per_cell(plan, store)
     terminal.show_plan(plan, seconds, workers)
     Runner(plan, store, say=lambda text: console.print(f"[dim]{text}[/dim]")).prepare()
     finished = {trial.cell for trial, record in session.cells() if record and record.status != "failed"}

@@ -17,8 +17,9 @@ from workbench.command import Command
 from workbench.evaluation.tasks import BitsPerByte, SwappedWords
 from workbench.identity import digest
 from workbench.planning import Plan
-from workbench.records import Seeds
+from workbench.records import Seeds, Status
 from workbench.seeds import generator
+from workbench.store import Store
 from workbench.training.loop import build, make_optimizer, take_step
 from workbench.training.numerics import settle
 
@@ -27,12 +28,17 @@ BYTES_PER_TOKEN = 3.0  # of a small vocabulary on English text
 WORDS_PER_SENTENCE, TOKENS_PER_WORD = 18, 1.6
 
 
-def seconds_per_cell(plan: Plan) -> dict[str, float | None]:
-    """Time `STEPS` training steps per distinct arm and return the expected seconds of one cell; None for commands."""
+def seconds_per_cell(plan: Plan, store: Store) -> dict[str, float | None]:
+    """Return the expected seconds of one cell of every arm; None for a command that has not run yet.
+
+    What an arm's committed runs took is used where there are any; else `STEPS` training steps are timed.
+    """
     timed: dict[str, float] = {}
-    expected: dict[str, float | None] = {}
+    expected = _measured(plan, store)
     for arm in plan.arms:
         configuration: Any = arm.configuration
+        if arm.name in expected:
+            continue
         if isinstance(configuration, Command):
             expected[arm.name] = None
             continue
@@ -46,6 +52,15 @@ def seconds_per_cell(plan: Plan) -> dict[str, float | None]:
         evaluation = timed[key] / 3 * _evaluated_tokens(configuration) / (stage.batch * context)
         expected[arm.name] = training + evaluation
     return expected
+
+
+def _measured(plan: Plan, store: Store) -> dict[str, float | None]:
+    took: dict[str, list[float]] = {}
+    for trial in plan.trials:
+        record = store.record(trial.run_id)
+        if record is not None and record.status is Status.FINISHED:
+            took.setdefault(trial.arm, []).append(record.costs.total_seconds)
+    return {arm: statistics.median(seconds) for arm, seconds in took.items()}
 
 
 def _step_seconds(plan: Plan, configuration: Any) -> float:

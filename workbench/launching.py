@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workbench.errors import WorkbenchError
 from workbench.planning import Plan, Trial
 from workbench.records import Record, Status
 from workbench.running import Runner
 from workbench.store import Store
 from workbench.study import ATTEMPTS, Queue
 
-SPAWNS = 20  # workers that may die before the launch gives up: something is wrong with the machine
+SPAWNS = 100  # workers one launch may start; more, and something is wrong with the machine
 PATIENCE = 60.0  # seconds a worker has to write its checkpoint when asked to end
 
 
@@ -150,10 +151,14 @@ class Fleet:
         for slot, (process, log) in list(self._running.items()):
             if process.poll() is not None:
                 del self._running[slot]
+                if process.returncode == WorkbenchError.exit_code:
+                    raise WorkbenchError("a worker refuses to go on", where=log, got=log.read_text().strip())
                 if process.returncode != 0:
                     self.lost.append(log)
+        if not cells.waiting():
+            return
         for slot in range(wanted):
-            if slot not in self._running and cells.waiting() > 0 and self._spawned < wanted + SPAWNS:
+            if slot not in self._running:
                 self._start(slot)
 
     def news(self) -> Iterator[dict[str, Any]]:
@@ -177,6 +182,8 @@ class Fleet:
 
     def _start(self, slot: int) -> None:
         log = self._logs / f"worker-{slot}.log"
+        if self._spawned >= SPAWNS:
+            raise WorkbenchError(f"workers keep dying: {SPAWNS} were started", where=log, fix="read the log")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if self._plan.numerics is not None:
             environment["OMP_NUM_THREADS"] = str(self._plan.numerics.threads)

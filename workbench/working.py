@@ -19,7 +19,6 @@ from workbench.planning import Plan, Trial
 from workbench.records import Record, Status
 from workbench.running import Runner, Stopped
 from workbench.store import Store
-from workbench.study import Queue
 
 NEWS_EVERY = 0.25  # seconds between two lines about the same cell
 
@@ -43,6 +42,8 @@ def stop_requested(parent: int | None = None) -> Iterator[Callable[[], bool]]:
 
 def work(plan: Plan, store: Store, parent: int | None = None) -> None:
     """Run cells until none waits, reporting on standard output."""
+    from workbench.study import Queue  # here, so that a single cell can be run where there is no Optuna
+
     queue = Queue(store.home / "queue", plan.hash)
     last = 0.0
     current: dict[str, Any] = {}

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from workbench.cli import app
+from workbench.cli import app, main
 from workbench.store import Store
 
 OPTIONS = {  # frozen: scripts and papers depend on these words
@@ -41,13 +42,20 @@ def workbench(*arguments: str, **environment: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=240)
 
 
-def refused(*arguments: str, **environment: str) -> str:
-    """Run a command that must fail as a user's mistake does: one message, exit code 2, no traceback."""
-    done = workbench(*arguments, **environment)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: ")
-    return done.stderr
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Type a command that must fail as a user's mistake does: one message, exit code 2, no traceback."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["workbench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr().err
+        assert ended.value.code == 2, told
+        assert told.startswith("error: ")
+        return told
+
+    return run
 
 
 def edited(sweep_file: Path, *changes: tuple[str, str]) -> str:
@@ -93,29 +101,29 @@ def test_reading_and_judging_load_no_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_unknown_sweep_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_sweep_is_refused_with_the_known_ones(refused: Callable[..., str]) -> None:
     assert "quickstart" in refused("run", "quikstart")
     assert "no such sweep file" in refused("run", "nowhere/sweep.py")
 
 
-def test_an_arm_with_an_undeclared_difference_is_refused(sweep_file: Path) -> None:
+def test_an_arm_with_an_undeclared_difference_is_refused(sweep_file: Path, refused: Callable[..., str]) -> None:
     path = edited(sweep_file, ("vary(position=Alibi())", "vary(position=Alibi(), clip=0.5)"))
     assert "stages.0.clip: 1.0 → 0.5" in refused("run", path)
 
 
-def test_a_misspelt_field_is_refused_with_a_suggestion(sweep_file: Path) -> None:
+def test_a_misspelt_field_is_refused_with_a_suggestion(sweep_file: Path, refused: Callable[..., str]) -> None:
     told = refused("plan", edited(sweep_file, ("position=Rotary()", "position=Rotary(bsae=1.0)")))
     assert "'base'" in told
     assert "line " in told
 
 
-def test_heads_that_do_not_divide_the_width_are_refused(sweep_file: Path) -> None:
+def test_heads_that_do_not_divide_the_width_are_refused(sweep_file: Path, refused: Callable[..., str]) -> None:
     told = refused("plan", edited(sweep_file, ("heads=2", "heads=3")))
     assert "heads" in told
     assert "32" in told
 
 
-def test_a_sweep_file_that_raises_is_refused_with_its_line(sweep_file: Path) -> None:
+def test_a_sweep_file_that_raises_is_refused_with_its_line(sweep_file: Path, refused: Callable[..., str]) -> None:
     told = refused("run", edited(sweep_file, ("SWEEP = Sweep", "raise RuntimeError('oops')\nSWEEP = Sweep")))
     assert "RuntimeError: oops" in told
     assert "line " in told
@@ -129,24 +137,26 @@ def test_a_sweep_file_that_raises_is_refused_with_its_line(sweep_file: Path) -> 
         (b"Too short.\n<|endoftext|>\nFar too short.\n", "shorter than one context"),
     ],
 )
-def test_a_corpus_that_cannot_be_used_is_refused(sweep_file: Path, content: bytes, message: str) -> None:
+def test_a_corpus_that_cannot_be_used_is_refused(
+    sweep_file: Path, content: bytes, message: str, refused: Callable[..., str]
+) -> None:
     path = sweep_file.parent / "mine.txt"
     path.write_bytes(content)
     told = refused("run", str(sweep_file), "--corpus", str(path))
     assert message in told
 
 
-def test_a_missing_corpus_is_refused(sweep_file: Path) -> None:
+def test_a_missing_corpus_is_refused(sweep_file: Path, refused: Callable[..., str]) -> None:
     assert "nowhere.txt" in refused("prepare", str(sweep_file), "--corpus", "nowhere.txt")
 
 
-def test_a_runtime_folder_that_cannot_be_written_is_refused(sweep_file: Path) -> None:
+def test_a_runtime_folder_that_cannot_be_written_is_refused(sweep_file: Path, refused: Callable[..., str]) -> None:
     (sweep_file.parent / "file").write_text("")
     told = refused("run", str(sweep_file), "--home", str(sweep_file.parent / "file" / "home"))
     assert "WORKBENCH_HOME" in told
 
 
-def test_a_cell_outside_the_plan_is_refused(sweep_file: Path) -> None:
+def test_a_cell_outside_the_plan_is_refused(sweep_file: Path, refused: Callable[..., str]) -> None:
     assert "0 to 5" in refused("run", str(sweep_file), "--cell", "6")
 
 
@@ -180,6 +190,42 @@ def test_a_run_of_a_sweep_ends_with_its_table_its_report_and_the_next_commands(s
     assert not (sweep_file.parent / "other" / "mlflow.db").exists()
 
 
+def test_a_cell_needs_neither_optuna_nor_mlflow(sweep_file: Path) -> None:
+    code = (
+        "import sys; sys.modules['optuna'] = sys.modules['mlflow'] = None\n"
+        f"sys.argv = ['workbench', 'run', {str(sweep_file)!r}, '--cell', '0']\n"
+        "from workbench.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "finished" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("absent", "extra", "arguments"),
+    [
+        ("torch", "train", ["run", "quickstart"]),
+        ("optuna", "track", ["run", "quickstart"]),
+        ("mlflow", "track", ["sync"]),
+        ("streamlit", "dashboard", ["dashboard"]),
+    ],
+)
+def test_a_command_whose_extra_is_missing_says_which(absent: str, extra: str, arguments: list[str]) -> None:
+    code = (
+        "import importlib.util, sys\n"
+        f"sys.modules[{absent!r}] = None\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *rest: None if name == {absent!r} else find(name, *rest)\n"
+        f"sys.argv = ['workbench', *{arguments!r}]\n"
+        "from workbench.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"ablation-workbench[{extra}]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_a_tracking_server_that_is_away_costs_nothing_but_a_note(sweep_file: Path) -> None:
     done = workbench("run", str(sweep_file), "--workers", "1", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
@@ -190,6 +236,7 @@ def test_a_tracking_server_that_is_away_costs_nothing_but_a_note(sweep_file: Pat
     assert "6 runs delivered" in synced.stdout
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_was(sweep_file: Path) -> None:
     edited(sweep_file, ("tokens=2048", "tokens=40_000"))
     command = [sys.executable, "-m", "workbench", "run", str(sweep_file), "--workers", "2"]
