@@ -1,0 +1,78 @@
+"""Verdicts: what the sweep says about every arm, with the figure, the table and the method that say why.
+
+While the plan is incomplete it shows estimates only, and why it shows no more.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import elements, figures
+from dashboard.reading import View
+from workbench.reporting import Decision, csv_table, html_table, latex_table, markdown_table, wording
+from workbench.reporting.decision import describe_interim
+from workbench.reporting.escaping import to_html
+
+LEGEND = (
+    "Mean difference to the baseline under the same seed, with its simultaneous interval; every small dot is one seed. "
+    "Squares are worse, diamonds better, filled circles equivalent, open circles undecided."
+)
+INTERIM_LEGEND = "Mean difference to the baseline under the same seed so far; every small dot is one seed."
+BAND = " The band is the smallest effect that matters."
+
+
+def show(view: View) -> None:
+    """Show the verdict board of the chosen metric."""
+    elements.heading(view.plan["question"], elements.over(view))
+    if not view.complete:
+        planned = len(view.plan["trials"])
+        st.progress(view.done / planned, text=f"{view.done} of {planned} runs are in; this page follows the sweep")
+    decision = view.decision()
+    _state(decision)
+    elements.chart(figures.forest(decision), key=f"forest of {decision.metric}")
+    legend = (LEGEND if decision.complete else INTERIM_LEGEND) + (BAND if decision.smallest_effect is not None else "")
+    elements.quiet(legend)
+    elements.block(f'<div class="scroll">{html_table(decision)}</div>')
+    _downloads(view, decision)
+    interim = describe_interim(decision.cells_done, decision.cells_planned)  # stands at the top already
+    elements.listing("How it is decided", [text for text in decision.method if text != interim])
+    elements.listing("Footnotes", decision.footnotes)
+
+
+def _state(decision: Decision) -> None:
+    parts = []
+    if decision.exploratory:
+        parts.append(
+            '<p class="exploratory">Exploratory: this metric is not the one the plan was made for. It suggests what to '
+            "ask next and settles nothing.</p>"
+        )
+    if not decision.complete:
+        interim = describe_interim(decision.cells_done, decision.cells_planned)
+        parts.append(f'<p class="interim">{to_html(interim)}</p>')
+    else:
+        lines = "".join(
+            f'<li class="{contrast.verdict}"><b>{to_html(contrast.arm)}</b> '
+            f"{to_html(wording.sentence(contrast, decision))}</li>"
+            for contrast in decision.contrasts
+        )
+        parts.append(f'<ul class="verdicts">{lines}</ul>')
+    elements.block("".join(parts))
+
+
+def _downloads(view: View, decision: Decision) -> None:
+    texts = {
+        "CSV, all metrics": (csv_table(view.decisions()), ".csv", "text/csv"),
+        "LaTeX": (latex_table(decision), f"-{_slug(decision.metric)}.tex", "text/x-tex"),
+        "Markdown": (markdown_table(decision), f"-{_slug(decision.metric)}.md", "text/markdown"),
+    }
+    with st.container(horizontal=True):
+        for label, (text, suffix, kind) in texts.items():
+            st.download_button(label, text, elements.file_name(view, suffix), kind, on_click="ignore")
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+if __name__ == "__main__":
+    elements.follow(show)
