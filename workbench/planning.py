@@ -167,7 +167,7 @@ def difference(baseline: Variant, other: Variant) -> tuple[dict[str, Any], ...]:
 
 
 def _baseline(sweep: Sweep) -> PlannedArm:
-    paired = sweep.baseline.paired_with(sweep.baseline, same_seeds=True)
+    paired = sweep.baseline.paired_with(sweep.baseline, same_seeds=True)  # with itself
     return PlannedArm(
         sweep.baseline_name,
         sweep.baseline,

@@ -33,23 +33,28 @@ def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> Non
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("arm", "what differs from the baseline"):
         table.add_column(column, overflow="fold")
-    for column in ("parameters", "FLOPs/token", "tokens", "starts equal", "a run takes"):
-        table.add_column(column, justify="right")
-    for arm in plan.arms:
-        size, took = arm.size, seconds.get(arm.name)
-        table.add_row(
-            escape(arm.name),
-            escape("\n".join(_difference(entry) for entry in arm.difference)) or "(baseline)",
-            _count(size["parameters"]),
-            _count(size["flops_per_token"]),
-            _count(size["tokens"]),
-            f"{arm.coverage['total']:.0%}" if arm.coverage else "declared",
-            f"{took:.0f} s" if took is not None else "?",
-        )
+    figures = {
+        "parameters": [_count(arm.size["parameters"]) for arm in plan.arms],
+        "FLOPs/token": [_count(arm.size["flops_per_token"]) for arm in plan.arms],
+        "tokens": [_count(arm.size["tokens"]) for arm in plan.arms],
+        "starts equal": [f"{arm.coverage['total']:.0%}" if arm.coverage else "?" for arm in plan.arms],
+        "a run takes": [_duration(took) if (took := seconds.get(arm.name)) else "?" for arm in plan.arms],
+    }
+    known = {heading: cells for heading, cells in figures.items() if set(cells) != {"?"}}
+    for heading in known:
+        table.add_column(heading, justify="right")
+    for index, arm in enumerate(plan.arms):
+        differs = escape("\n".join(_difference(entry) for entry in arm.difference)) or "(baseline)"
+        table.add_row(escape(arm.name), differs, *(cells[index] for cells in known.values()))
     console.print(table)
-    formula = next((arm.size["flops_formula"] for arm in plan.arms if arm.size["flops_formula"]), None)
-    if formula:
-        console.print(f"[dim]FLOPs per training token: {escape(formula)}[/dim]")
+    if any(arm.size["flops_formula"] for arm in plan.arms):
+        console.print(
+            "[dim]FLOPs per training token are counted exactly, head included; plan.json spells the formula out[/dim]"
+        )
+    if any(arm.pairing == "declared" for arm in plan.arms):
+        console.print(
+            "Pairing is declared by the shared seed: what your trainer does with it, the workbench cannot prove."
+        )
     console.print(_detectable(plan))
     if plan.numerics is not None:
         numerics = plan.numerics

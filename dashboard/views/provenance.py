@@ -60,7 +60,7 @@ def _arms(view: View) -> None:
                 wording.count(arm.get("parameters")),
                 wording.magnitude(arm.get("flops_per_token")),
                 wording.count(arm.get("tokens")),
-                str(arm.get("pairing") or wording.NONE),
+                wording.pairing(arm.get("pairing")),
                 _share(coverage.get("total")),
                 _share(coverage.get("without_embeddings")),
             ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -82,13 +82,13 @@ def seconds_per_step(rounds: int, steps: int) -> tuple[list[float], list[float]]
     return times[0][1:], times[1][1:]
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Print the comparison as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     torch.set_num_threads(arguments.threads)
     own, other = (statistics.median(times) for times in seconds_per_step(arguments.rounds, arguments.steps))
     tokens = SEQUENCES * TIME

@@ -283,6 +283,8 @@ def _footnotes(plan: Mapping[str, Any], found: Mapping[int, Record], contrasts: 
         if record is not None and record.status is not Status.FINISHED:
             reason = f": {record.reason}" if record.reason else ""
             yield f"{trial['arm']}, seed {trial['seed']} {record.status}{reason}"
+    if any(arm.get("pairing") == "declared" for arm in plan["arms"]):
+        yield "pairing is declared, not proven: the workbench passes both trainers the same seed and sees no further"
     for contrast in contrasts:
         notes = contrast.notes if len(found) == len(plan["trials"]) else ()
         yield from (f"{contrast.arm}: {note}" for note in notes)
@@ -303,7 +305,7 @@ def _facts(plan: Mapping[str, Any], records: Iterable[Record], paired: Paired) -
         hours = sum(record.costs.total_seconds for record in held) / 3600
         tokens = sum(record.costs.tokens for record in held)
         spent = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
-        facts["Compute"] = f"{spent} of runs, {tokens:,} tokens"
+        facts["Compute"] = f"{spent} of runs" + (f", {tokens:,} tokens" if tokens else "")
     commits = sorted({str(record.provenance["commit"]) for record in held if record.provenance.get("commit")})
     if commits:
         facts["Code"] = ", ".join(commits)

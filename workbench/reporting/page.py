@@ -128,7 +128,7 @@ def _plan(decision: Decision) -> list[str]:
         ("parameters", True, [wording.count(arm.get("parameters")) for arm in decision.arms.values()]),
         ("FLOPs per token", True, [wording.magnitude(arm.get("flops_per_token")) for arm in decision.arms.values()]),
         ("tokens", True, [wording.count(arm.get("tokens")) for arm in decision.arms.values()]),
-        ("paired by", False, [arm.get("pairing") or wording.NONE for arm in decision.arms.values()]),
+        ("pairing", False, [wording.pairing(arm.get("pairing")) for arm in decision.arms.values()]),
         (
             "equal at start (without embeddings)",
             True,

@@ -90,6 +90,6 @@ def _describe(name: str, arm: dict[str, Any]) -> str:
         (arm.get("parameters"), f"{wording.count(arm.get('parameters'))} parameters"),
         (arm.get("flops_per_token"), f"{wording.magnitude(arm.get('flops_per_token'))} FLOPs per token"),
         (arm.get("tokens"), f"{wording.count(arm.get('tokens'))} tokens"),
-        (arm.get("pairing"), f"paired by {arm.get('pairing')}"),
+        (arm.get("pairing"), f"pairing: {wording.pairing(arm.get('pairing'))}"),
     ]
     return f"{name}: {arm['differs']}" + "".join(f"; {text}" for value, text in known if value is not None)

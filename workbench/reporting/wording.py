@@ -15,6 +15,13 @@ from workbench.statistics import Contrast
 NONE = "–"
 MINUS = "−"
 
+PAIRINGS = {
+    "tokens": "same text, token by token",
+    "documents": "same documents in the same order",
+    "none": "not paired: other seeds",
+    "declared": "declared by the shared seed, not proven",
+}
+
 
 def decimals(decision: Decision) -> int:
     """Return the decimals all differences of a decision are shown with: two digits of the typical uncertainty."""
@@ -68,6 +75,11 @@ def count(value: float | None, *, sign: bool = False) -> str:
     text = f"{abs(value):,.0f}"
     prefix = MINUS if value < 0 else "+" if sign and value > 0 else ""
     return prefix + text
+
+
+def pairing(level: str | None) -> str:
+    """Say how far the runs of an arm share their noise with the baseline's, and who says so."""
+    return PAIRINGS.get(level or "", NONE)
 
 
 def magnitude(value: float | None) -> str:

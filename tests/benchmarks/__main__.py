@@ -1,0 +1,36 @@
+"""`make bench`: every bar that is a ratio or a cost, measured in one run and printed as Markdown."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+from tests.benchmarks import overhead, step_speed
+from workbench.provenance import provenance
+
+
+def main() -> None:
+    """Print where this runs, then every measurement."""
+    about = provenance()
+    print(
+        f"{about['processor']}, {about['system']}, Python {platform.python_version()}, torch {about['packages']['torch']}\n"
+    )
+    print("## Training step against transformers' Llama\n")
+    step_speed.main([])
+    print("\n## What a run costs beyond training and evaluation\n")
+    overhead.main()
+    print("\n## `workbench --help`\n")
+    print(f"median of 5: {statistics.median(_help_seconds() for _ in range(5)):.2f} s (bar: 0.5 s)")
+
+
+def _help_seconds() -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "workbench", "--help"], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

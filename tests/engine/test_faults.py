@@ -1,0 +1,121 @@
+"""Kill anything at any moment, type the command again: nothing is repeated, nothing is lost, nothing changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from workbench.store import Store
+
+pytestmark = pytest.mark.slow
+
+
+def start(sweep: Path, home: str, *options: str, hash_seed: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "workbench", "run", str(sweep), "--home", home, *options]
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def scores(home: Path) -> dict[str, str | None]:
+    plan = json.loads(next(home.glob("plans/*/plan.json")).read_text())
+    records = Store(home).records(trial["run_id"] for trial in plan["trials"])
+    assert len(records) == len(plan["trials"])
+    assert {record.status for record in records} == {"finished"}
+    return {record.run_id: record.scores_sha256 for record in records}
+
+
+@pytest.fixture
+def longer(sweep_file: Path) -> Path:
+    """The small sweep with runs of some seconds and a checkpoint every half second."""
+    text = sweep_file.read_text()
+    sweep_file.write_text(text.replace("tokens=2048, batch=4", "tokens=60_000, batch=4, checkpoint_seconds=0.5"))
+    return sweep_file
+
+
+def test_a_sweep_killed_at_random_moments_ends_with_the_scores_of_one_left_alone(longer: Path, tmp_path: Path) -> None:
+    calm = start(longer, "calm", "--workers", "2", hash_seed=1)
+    told, _ = calm.communicate(timeout=300)
+    assert calm.returncode == 0, told
+
+    draw = random.Random(4)
+    for attempt in range(6):
+        process = start(longer, "stormy", "--workers", "2", hash_seed=2 + attempt)
+        time.sleep(draw.uniform(4, 12))
+        family = psutil.Process(process.pid).children(recursive=True)
+        victims = draw.choice([[process.pid], [child.pid for child in family[:1]], [child.pid for child in family]])
+        for victim in victims:
+            if psutil.pid_exists(victim):
+                os.kill(victim, signal.SIGKILL)
+        if process.pid in victims:
+            process.communicate()
+        else:  # it lost workers: it must start others and go on by itself
+            time.sleep(draw.uniform(1, 4))
+            process.kill()
+            process.communicate()
+    last = start(longer, "stormy", "--workers", "2", hash_seed=99)
+    told, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, told
+    assert scores(tmp_path / "stormy") == scores(tmp_path / "calm")
+
+
+def test_workers_left_behind_by_a_killed_parent_end_by_themselves(longer: Path) -> None:
+    process = start(longer, "home", "--workers", "2")
+    workers: list[psutil.Process] = []
+    for _ in range(600):
+        workers = psutil.Process(process.pid).children()
+        if workers and list(Path("home/models").glob("*")):
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    gone, alive = psutil.wait_procs(workers, timeout=60)
+    assert gone
+    assert not alive
+
+
+def test_a_worker_added_by_hand_takes_its_share(longer: Path) -> None:
+    process = start(longer, "home", "--workers", "1")
+    for _ in range(600):
+        if list(Path("home/queue").glob("*")) and list(Path("home/models").glob("*")):
+            break
+        time.sleep(0.1)
+    command = [sys.executable, "-m", "workbench", "work", str(longer), "--home", "home"]
+    helped = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert helped.returncode == 0, helped.stderr
+    news = [json.loads(line) for line in helped.stdout.splitlines()]
+    assert any(one["event"] == "done" and one["status"] == "finished" for one in news)
+    assert len(scores(Path("home"))) == 6
+
+
+def test_a_cell_that_always_kills_its_worker_becomes_a_failed_record_and_the_rest_is_judged(sweep_file: Path) -> None:
+    text = sweep_file.read_text()
+    sweep_file.write_text(
+        "import os, signal, sys\n"
+        + text
+        + "\nif 'work' in sys.argv:\n"
+        + "    from workbench.evaluation import evaluate as module\n"
+        + "    real = module.evaluate\n"
+        + "    def deadly(model, *rest, **named):\n"
+        + "        if type(model.position).__name__ == 'AlibiModule':\n"
+        + "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        + "        return real(model, *rest, **named)\n"
+        + "    module.evaluate = deadly\n"
+    )
+    process = start(sweep_file, "home", "--workers", "2")
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert "died 3 times" in told
+    records = [json.loads(path.read_text()) for path in Path("home/runs").glob("*/record.json")]
+    statuses = {(record["arm"], record["status"]) for record in records}
+    assert statuses == {("baseline", "finished"), ("again", "finished"), ("ALiBi", "failed")}
