@@ -30,7 +30,7 @@ def ones(name: str, shape: tuple[int, ...]) -> np.ndarray:
 )
 def test_each_role_starts_at_its_scale(scheme, plain, residual):
     architecture = tiny().vary(
-        initialisation=scheme, norm=LayerNorm(), position=Learned(), feed_forward=SwiGLU(width=256, bias=True)
+        layers=3, initialisation=scheme, norm=LayerNorm(), position=Learned(), feed_forward=SwiGLU(width=256, bias=True)
     )
     model = architecture.build()
     initialise(model, architecture, ones)
@@ -53,7 +53,7 @@ def test_noise_is_asked_for_by_name_and_shape():
 
     initialise(tiny().build(), tiny(), noise)
     assert asked["embedding.weight"] == (2048, 128)
-    assert asked["blocks.2.feed_forward.down.weight"] == (128, 384)
+    assert asked["blocks.1.feed_forward.down.weight"] == (128, 384)
     assert "final_norm.weight" not in asked
 
 

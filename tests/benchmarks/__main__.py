@@ -16,7 +16,8 @@ def main() -> None:
     """Print where this runs, then every measurement."""
     about = provenance()
     print(
-        f"{about['processor']}, {about['system']}, Python {platform.python_version()}, torch {about['packages']['torch']}\n"
+        f"{about['processor']}, {about['system']}, Python {platform.python_version()}, "
+        f"torch {about['packages']['torch']}\n"
     )
     print("## Training step against transformers' Llama\n")
     step_speed.main([])
