@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from tests.benchmarks import overhead, step_speed
+from tests.benchmarks import claims, overhead, step_speed
 from workbench.provenance import provenance
 
 
@@ -23,6 +23,8 @@ def main() -> None:
     step_speed.main([])
     print("\n## What a run costs beyond training and evaluation\n")
     overhead.main()
+    print("\n## Figures of the README\n")
+    claims.main()
     print("\n## `workbench --help`\n")
     print(f"median of 5: {statistics.median(_help_seconds() for _ in range(5)):.2f} s (bar: 0.5 s)")
 

@@ -132,7 +132,7 @@ def _plan(decision: Decision) -> list[str]:
         (
             "equal at start (without embeddings)",
             True,
-            [_coverage(arm.get("coverage")) for arm in decision.arms.values()],
+            [wording.coverage(arm.get("coverage")) for arm in decision.arms.values()],
         ),
     ]
     known = [column for column in every if set(column[2]) != {wording.NONE}]

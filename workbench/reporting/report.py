@@ -91,5 +91,9 @@ def _describe(name: str, arm: dict[str, Any]) -> str:
         (arm.get("flops_per_token"), f"{wording.magnitude(arm.get('flops_per_token'))} FLOPs per token"),
         (arm.get("tokens"), f"{wording.count(arm.get('tokens'))} tokens"),
         (arm.get("pairing"), f"pairing: {wording.pairing(arm.get('pairing'))}"),
+        (
+            arm.get("coverage"),
+            f"{wording.coverage(arm.get('coverage'))} of the parameters (without embeddings) start equal",
+        ),
     ]
     return f"{name}: {arm['differs']}" + "".join(f"; {text}" for value, text in known if value is not None)

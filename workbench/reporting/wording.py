@@ -82,6 +82,11 @@ def pairing(level: str | None) -> str:
     return PAIRINGS.get(level or "", NONE)
 
 
+def coverage(shares: dict[str, float] | None) -> str:
+    """Write the share of parameters that start equal in arm and baseline: in total, and without embeddings."""
+    return f"{100 * shares['total']:.0f} % ({100 * shares['without_embeddings']:.0f} %)" if shares else NONE
+
+
 def magnitude(value: float | None) -> str:
     """Write a large number short: 3.1 M, 1.2 G."""
     if value is None:
