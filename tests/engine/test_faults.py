@@ -47,9 +47,10 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_scores_of_one_left_alone
     assert calm.returncode == 0, told
 
     draw = random.Random(4)
+    interrupted = 0
     for attempt in range(6):
         process = start(longer, "stormy", "--workers", "2", hash_seed=2 + attempt)
-        time.sleep(draw.uniform(4, 12))
+        time.sleep(draw.uniform(7, 15))
         family = psutil.Process(process.pid).children(recursive=True)
         victims = draw.choice([[process.pid], [child.pid for child in family[:1]], [child.pid for child in family]])
         for victim in victims:
@@ -61,6 +62,8 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_scores_of_one_left_alone
             time.sleep(draw.uniform(1, 4))
             process.kill()
             process.communicate()
+        interrupted += len(list((tmp_path / "stormy" / "models").glob("*/step-*.json"))) > 0
+    assert interrupted, "no kill fell into a run that had a checkpoint: the test proves nothing"
     last = start(longer, "stormy", "--workers", "2", hash_seed=99)
     told, _ = last.communicate(timeout=300)
     assert last.returncode == 0, told
