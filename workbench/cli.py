@@ -12,6 +12,7 @@ import typer
 from workbench.errors import MissingExtra, PlanError, WorkbenchError
 
 if TYPE_CHECKING:
+    from workbench.launching import Deliverer
     from workbench.session import Session
 
 app = typer.Typer(
@@ -80,7 +81,10 @@ def prepare(
 
     session = open_session(sweep, home, corpus)
     session.store.ensure_writable()
-    for facts in Runner(session.plan, session.store, say=console.print).prepare():
+    prepared = Runner(session.plan, session.store, say=console.print).prepare()
+    if not prepared:
+        console.print("Nothing to prepare: every arm is a command of yours.")
+    for facts in prepared:
         console.print(
             f"{facts.training_documents:,} documents to train on ({facts.training_tokens:,} tokens, "
             f"{facts.bytes_per_token:.2f} bytes each), {facts.held_out_documents:,} held out"
@@ -301,26 +305,22 @@ def _run_sweep(session: Session, workers: int | None) -> None:
     _conclude(session, deliverer, board.troubles)
 
 
-def _conclude(session: Session, deliverer: object, troubles: list[str]) -> None:
+def _conclude(session: Session, deliverer: Deliverer, troubles: list[str]) -> None:
     from workbench import terminal
-    from workbench.launching import Deliverer
     from workbench.results import Results
     from workbench.session import clear_reports, publish
 
-    assert isinstance(deliverer, Deliverer)  # noqa: S101 - typed so late because its module is heavy
     console = terminal.console
     results = Results(session.store, tracked=False)
     folder = clear_reports(session.store, session.plan.sweep.name)
     decisions, paths = publish(results, session.plan.document(), folder)
     deliverer.close(folder)
-    for trouble in troubles:
-        terminal.errors.print(f"[yellow]note:[/yellow] {trouble}", soft_wrap=True)
     if deliverer.trouble:
-        terminal.errors.print(
-            f"[yellow]note:[/yellow] the tracking server does not answer ({deliverer.trouble}); results are kept here, "
-            "deliver them with: workbench sync",
-            soft_wrap=True,
+        troubles.append(
+            f"MLflow could not be written ({deliverer.trouble}); results are kept here; to deliver them: workbench sync"
         )
+    for trouble in troubles:
+        terminal.note(trouble)
     for decision in decisions:
         terminal.show_decision(decision)
     console.print("\nReport: " + str(next(path for path in paths if path.suffix == ".html")), soft_wrap=True)

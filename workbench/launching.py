@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import WorkbenchError
+from workbench.errors import MissingExtra, WorkbenchError
 from workbench.planning import Plan, Trial
 from workbench.records import Record, Status
 from workbench.running import Runner
@@ -54,6 +54,7 @@ class Deliverer:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.trouble: str | None = None
+        self._report: Path | None = None
         self._plan, self._document, self._store = plan, plan.document(), store
         self._waiting: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._deliver, daemon=True)
@@ -70,8 +71,11 @@ class Deliverer:
         self._thread.join()
 
     def _deliver(self) -> None:
-        from workbench.tracking import Tracking, Unavailable
-
+        try:
+            from workbench.tracking import Tracking, Unavailable
+        except MissingExtra as error:
+            self.trouble = str(error)
+            return
         try:
             delivery = Tracking(self._store.home).delivery(self._document)
             while (trial := self._waiting.get()) is not None:
@@ -80,7 +84,7 @@ class Deliverer:
                     delivery.deliver(record, trial.arm, trial.seed, self._store.run_folder(trial.run_id))
             if self._report is not None:
                 delivery.write_report(self._report)
-        except Unavailable as error:
+        except (Unavailable, WorkbenchError) as error:
             self.trouble = str(error)
 
 

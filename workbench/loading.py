@@ -81,6 +81,13 @@ def _find(name: str) -> Path:
 def _settled(variant: Variant, folder: Path, changes: dict[str, Any]) -> Variant:
     """Make a variant independent of the current folder, and put the user's corpus into it."""
     if isinstance(variant, Command):
+        if changes:
+            raise SweepError(
+                "--corpus is for sweeps the workbench trains",
+                where=folder,
+                got="a command, which reads its own text",
+                fix="make the corpus a field of the command",
+            )
         return variant.model_copy(update={"folder": str((folder / variant.folder).resolve())})
     return variant.vary(**changes) if changes else variant
 

@@ -155,11 +155,18 @@ class Board:
         return f"about {_duration(elapsed * (total - gone) / gone)} left"
 
 
+def note(text: str) -> None:
+    """Tell, on standard error, something that went wrong and stops nothing."""
+    errors.print(f"[yellow]note:[/yellow] {escape(text)}", soft_wrap=True)
+
+
 def show_decision(decision: Decision) -> None:
     """Print a verdict table with its footnotes; the verdicts of a primary metric also as sentences."""
     console.print(to_terminal(decision, width=console.width))
     for line in () if decision.exploratory else verdict_lines(decision):
         console.print(f"  {escape(line)}")
+    if not decision.exploratory:
+        console.print(f"[dim]{escape(decision.method[0])}[/dim]")
     for note in decision.footnotes:
         console.print(f"[dim]{escape(note)}[/dim]")
 

@@ -114,7 +114,9 @@ def test_a_bias_made_in_inference_mode_serves_training_later():
     bias = LinearBias(alibi_slopes(4))
     with torch.inference_mode():
         attend(*inputs(), mask=Mask(), bias=bias)
-    attend(*(x.requires_grad_() for x in inputs()), mask=Mask(), bias=bias).sum().backward()
+    later = [x.requires_grad_() for x in inputs()]
+    attend(*later, mask=Mask(), bias=bias).sum().backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in later)
 
 
 def test_dropout_drops_attention_and_keeps_its_mean():

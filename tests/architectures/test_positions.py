@@ -73,7 +73,10 @@ def test_rotary_keeps_distant_positions_apart_in_bfloat16():
 def test_a_table_made_in_inference_mode_serves_training_later():
     with torch.inference_mode():
         rotated(drawn(1, 4, 11, 8), "halves")
-    rotated(drawn(1, 4, 11, 8).requires_grad_(), "halves").sum().backward()
+    later = drawn(1, 4, 11, 8).requires_grad_()
+    rotated(later, "halves").sum().backward()
+    assert later.grad is not None
+    assert later.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_a_command_whose_extra_is_missing_says_which(absent: str, extra: str, ar
 def test_a_tracking_server_that_is_away_costs_nothing_but_a_note(sweep_file: Path) -> None:
     done = workbench("run", str(sweep_file), "--workers", "1", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
-    assert "does not answer" in done.stderr
+    assert "could not be written" in done.stderr
     assert "workbench sync" in done.stderr
     assert "ALiBi" in done.stdout
     synced = workbench("sync")
