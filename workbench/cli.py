@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -300,7 +301,8 @@ def _run_sweep(session: Session, workers: int | None) -> None:
             launch(plan, store, worker_command(session.sweep, plan, store, session.corpus), workers, tell)
     except Interrupted:
         deliverer.close()
-        console.print(f"Interrupted; what is done is kept. To go on: workbench run {session.sweep}")
+        again = shlex.join(["workbench", *sys.argv[1:]])
+        console.print(f"Interrupted; what is done is kept. To go on: {again}", soft_wrap=True)
         raise typer.Exit(130) from None
     _conclude(session, deliverer, board.troubles)
 
@@ -324,8 +326,10 @@ def _conclude(session: Session, deliverer: Deliverer, troubles: list[str]) -> No
     for decision in decisions:
         terminal.show_decision(decision)
     console.print("\nReport: " + str(next(path for path in paths if path.suffix == ".html")), soft_wrap=True)
-    console.print("Next:   workbench dashboard        look at curves, seeds and verdicts")
-    console.print(f"        workbench export {session.plan.sweep.name} --out FOLDER   tables and figure for a paper")
+    home = "" if session.store.home == HOME.absolute() else f" --home {shlex.quote(str(session.store.home))}"
+    console.print(f"Next:   workbench dashboard{home}        look at curves, seeds and verdicts", soft_wrap=True)
+    name = shlex.quote(session.plan.sweep.name)
+    console.print(f"        workbench export {name} --out FOLDER{home}   tables and figure for a paper", soft_wrap=True)
 
 
 def main() -> None:

@@ -118,8 +118,11 @@ def sentence(contrast: Contrast, decision: Decision) -> str:
     places = decimals(decision)
     smallest = decision.smallest_effect
     unit = f" {decision.unit}" if decision.unit else ""
+    seeds = "seed" if contrast.pairs == 1 else "seeds"
+    if contrast.verdict is None and contrast.estimate is None:
+        return "no verdict yet: no seed is finished in both arms"
     if contrast.verdict is None:
-        return f"no verdict yet: {signed(contrast.estimate, places)}{unit} over {contrast.pairs} seeds so far"
+        return f"no verdict yet: {signed(contrast.estimate, places)}{unit} over {contrast.pairs} {seeds} so far"
     estimate = contrast.estimate
     if estimate is None or contrast.low is None or contrast.high is None:
         return f"undecided: {contrast.blocked}"
