@@ -9,6 +9,7 @@ export OMP_NUM_THREADS := 1
 
 quickstart: $(VENV)/all.installed  ## train a paired sweep on real text and print its verdicts
 	$(BIN)/workbench run quickstart
+	@echo; echo "To type these commands as they stand: source $(BIN)/activate"
 
 test: $(VENV)/dev.installed browser lint  ## everything CI checks, slow tests excepted
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -114,7 +114,7 @@ def launch(
         for trial in _undone(plan, store):
             if store.record(trial.run_id) is not None:  # failed before: this start tries again
                 store.forget_failure(trial.run_id)
-        _recover(plan, store, cells, runner, tell)
+        cells.recover(lambda cell: _abandoned(store, plan.trials[cell]), blame=False)
         cells.fill(trial.cell for trial in _undone(plan, store))
         with _signals_raise():
             while _unrecorded(plan, store):
@@ -237,15 +237,14 @@ def _unrecorded(plan: Plan, store: Store) -> list[Trial]:
     return [trial for trial in plan.trials if not (store.run_folder(trial.run_id) / "record.json").exists()]
 
 
+def _abandoned(store: Store, trial: Trial) -> bool:
+    with store.lock(trial.run_id) as free:
+        return free
+
+
 def _recover(plan: Plan, store: Store, cells: Queue, runner: Runner, tell: Callable[[dict[str, Any]], None]) -> None:
     """Hand out again what dead workers held; record as failed what killed its worker three times."""
-
-    def abandoned(cell: int) -> bool:
-        trial = plan.trials[cell]
-        with store.lock(trial.run_id) as free:
-            return free
-
-    for cell in cells.recover(abandoned):
+    for cell in cells.recover(lambda cell: _abandoned(store, plan.trials[cell])):
         trial = plan.trials[cell]
         if store.record(trial.run_id) is None:
             runner.fail(trial, f"its worker died {ATTEMPTS} times (out of memory?)")

@@ -60,14 +60,14 @@ class Runner:
         self._checked: set[str] = set()
 
     def run(self, trial: Trial) -> Record:
-        """Run one cell and return its committed record; return the one that is there if it has been run.
+        """Run one cell and return its committed record; return the one that is there unless it says "failed".
 
         Raises:
             Stopped: if `stop` said so.
             WorkbenchError: if the runtime folder or the data cannot be used.
         """
         known = self.store.record(trial.run_id)
-        if known is not None:
+        if known is not None and known.status is not Status.FAILED:
             return known
         began = time.perf_counter()
         status, reason, scores, curve, costs = self._end(trial)

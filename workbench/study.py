@@ -37,6 +37,7 @@ class Queue:
     """The cells of one plan, as an Optuna study in a journal file that every worker opens for itself."""
 
     def __init__(self, folder: Path, plan: str) -> None:
+        self._lost: Counter[int] = Counter()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         folder.mkdir(parents=True, exist_ok=True)
         storage = JournalStorage(JournalFileBackend(str(folder / f"{plan}.journal")))
@@ -69,19 +70,21 @@ class Queue:
         else:
             self._study.tell(lease.trial, value, skip_if_finished=True)
 
-    def recover(self, abandoned: Callable[[int], bool]) -> list[int]:
-        """Enqueue again every leased cell for which `abandoned(cell)`; return those lost too often instead."""
-        lost = Counter(
-            trial.user_attrs["cell"] for trial in self._trials(TrialState.FAIL) if trial.user_attrs.get("lost")
-        )
+    def recover(self, abandoned: Callable[[int], bool], *, blame: bool = True) -> list[int]:
+        """Enqueue again every leased cell for which `abandoned(cell)`; return those lost too often instead.
+
+        Args:
+            abandoned: Whether nobody works on a leased cell any more.
+            blame: Count the loss against the cell. What an earlier start left behind was not the cell's fault.
+        """
         hopeless = []
         for trial in self._trials(TrialState.RUNNING):
             cell = trial.user_attrs.get("cell")
             if cell is None or not abandoned(cell):
                 continue
-            self._study._storage.set_trial_user_attr(trial._trial_id, "lost", True)
             self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            if lost[cell] + 1 >= ATTEMPTS:
+            self._lost[cell] += blame
+            if self._lost[cell] >= ATTEMPTS:
                 hopeless.append(cell)
             else:
                 self._study.enqueue_trial({}, user_attrs={"cell": cell})

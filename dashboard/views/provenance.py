@@ -46,7 +46,7 @@ def _arms(view: View) -> None:
         "parameters",
         "FLOPs per token",
         "tokens",
-        "paired by",
+        "pairing",
         "equal at start",
         "without embeddings",
     ]

@@ -48,3 +48,12 @@ def test_a_cell_that_ended_without_a_value_may_be_filled_again(tmp_path: Path) -
     queue.finish(lease, None)
     queue.fill([0])
     assert leased(queue) == [0]
+
+
+def test_what_an_earlier_start_left_behind_is_not_held_against_the_cell(tmp_path: Path) -> None:
+    for _ in range(ATTEMPTS + 2):
+        queue = Queue(tmp_path, "plan")
+        assert queue.recover(lambda cell: True, blame=False) == []
+        queue.fill([7])
+        assert queue.lease() is not None
+        assert queue.lease() is None

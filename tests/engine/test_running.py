@@ -107,10 +107,12 @@ def test_what_a_cell_throws_becomes_a_failed_record(session: Session, monkeypatc
     def explode(*arguments: object, **named: object) -> None:
         raise MemoryError("the accelerator is full")
 
-    monkeypatch.setattr("workbench.training.loop.train", explode)
-    record = Runner(session.plan, session.store).run(session.plan.trials[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.training.loop.train", explode)
+        record = Runner(session.plan, session.store).run(session.plan.trials[0])
     assert record.status is Status.FAILED
     assert "the accelerator is full" in (record.reason or "")
+    assert Runner(session.plan, session.store).run(session.plan.trials[0]).status is Status.FINISHED
 
 
 def test_a_diverged_run_is_a_record_and_its_arm_is_neither_better_nor_equivalent(
