@@ -131,7 +131,7 @@ class Arm(Spec):
         name: As tables show it.
         configuration: What is trained; `BASELINE.vary(position=Alibi())`.
         axis: The field that differs (with everything below it), or several for a declared bundle; "seeds" for an
-            A/A arm, which is the baseline under other seeds.
+            A/A arm, which is the baseline under other seeds; "trainer" where one of the two is a `Command`.
         compensation: One more field that changes in order to hold parameters or FLOPs equal.
         seed_offset: Added to every seed of the arm; only for the axis "seeds".
     """

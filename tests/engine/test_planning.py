@@ -207,6 +207,15 @@ def test_a_command_is_split_before_values_are_filled_in() -> None:
     assert command.arguments(3, Path("/o")) == ["train", "--name", "a b; rm -rf c", "--seed", "3", "--out", "/o"]
 
 
+def test_a_trainer_of_the_users_may_stand_against_ours_if_that_is_the_declared_difference() -> None:
+    theirs = Command(command="train {seed} {out}")
+    arm = planned(Arm(name="theirs", axis="trainer", configuration=theirs)).arm("theirs")
+    assert arm.difference[0] == {"path": "trainer", "baseline": "Configuration", "arm": "Command"}
+    assert arm.pairing == "declared"
+    with pytest.raises(PlanError, match="does not declare"):
+        planned(Arm(name="theirs", axis="command", configuration=theirs))
+
+
 @pytest.mark.parametrize("command", ["train --out {out}", "train {seed} {out} {width}", "train {seed} {out} '"])
 def test_a_command_with_wrong_placeholders_is_refused(command: str) -> None:
     with pytest.raises(ValueError, match="command"):
