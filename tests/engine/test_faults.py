@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -37,37 +38,50 @@ def scores(home: Path) -> dict[str, str | None]:
 def longer(sweep_file: Path) -> Path:
     """The small sweep with runs of some seconds and a checkpoint every half second."""
     text = sweep_file.read_text()
-    sweep_file.write_text(text.replace("tokens=2048, batch=4", "tokens=60_000, batch=4, checkpoint_seconds=0.5"))
+    sweep_file.write_text(text.replace("tokens=2048, batch=4", "tokens=100_000, batch=4, checkpoint_seconds=0.5"))
     return sweep_file
+
+
+def checkpoints(home: Path) -> set[tuple[str, int]]:
+    found = set()
+    for path in home.glob("models/*/step-*.json"):
+        try:
+            found.add((str(path), path.stat().st_mtime_ns))
+        except FileNotFoundError:  # the run went on and wrote a newer one
+            continue
+    return found
 
 
 def test_a_sweep_killed_at_random_moments_ends_with_the_scores_of_one_left_alone(longer: Path, tmp_path: Path) -> None:
     calm = start(longer, "calm", "--workers", "2", hash_seed=1)
-    told, _ = calm.communicate(timeout=300)
+    told, _ = calm.communicate(timeout=400)
     assert calm.returncode == 0, told
 
-    draw = random.Random(4)
-    interrupted = 0
-    for attempt in range(6):
+    draw, home, kills = random.Random(4), tmp_path / "stormy", 0
+    for attempt in range(4):
+        before = checkpoints(home)
         process = start(longer, "stormy", "--workers", "2", hash_seed=2 + attempt)
-        time.sleep(draw.uniform(7, 15))
-        family = psutil.Process(process.pid).children(recursive=True)
-        victims = draw.choice([[process.pid], [child.pid for child in family[:1]], [child.pid for child in family]])
-        for victim in victims:
-            if psutil.pid_exists(victim):
-                os.kill(victim, signal.SIGKILL)
-        if process.pid in victims:
+        while process.poll() is None and not checkpoints(home) - before:
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 1))
+        if process.poll() is not None:
             process.communicate()
-        else:  # it lost workers: it must start others and go on by itself
+            break
+        family = psutil.Process(process.pid).children(recursive=True)
+        victims = [[process.pid], [child.pid for child in family[:1]], [child.pid for child in family]][attempt % 3]
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):  # it ended between the two lines
+                os.kill(victim, signal.SIGKILL)
+        kills += 1
+        if process.pid not in victims:  # it lost workers: it must start others and go on by itself
             time.sleep(draw.uniform(1, 4))
             process.kill()
-            process.communicate()
-        interrupted += len(list((tmp_path / "stormy" / "models").glob("*/step-*.json"))) > 0
-    assert interrupted, "no kill fell into a run that had a checkpoint: the test proves nothing"
+        process.communicate()
+    assert kills >= 2, "the sweep ended before it could be killed: the test proves nothing"
     last = start(longer, "stormy", "--workers", "2", hash_seed=99)
-    told, _ = last.communicate(timeout=300)
+    told, _ = last.communicate(timeout=400)
     assert last.returncode == 0, told
-    assert scores(tmp_path / "stormy") == scores(tmp_path / "calm")
+    assert scores(home) == scores(tmp_path / "calm")
 
 
 def test_workers_left_behind_by_a_killed_parent_end_by_themselves(longer: Path) -> None:
