@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from tests.benchmarks import claims, overhead, step_speed
+from tests.benchmarks import claims, overhead, precision, step_speed
 from workbench.provenance import provenance
 
 
@@ -21,6 +21,8 @@ def main() -> None:
     )
     print("## Training step against transformers' Llama\n")
     step_speed.main([])
+    print("\n## bfloat16 on this CPU\n")
+    precision.main()
     print("\n## What a run costs beyond training and evaluation\n")
     overhead.main()
     print("\n## Figures of the README\n")
