@@ -316,6 +316,8 @@ def _conclude(session: Session, deliverer: Deliverer, troubles: list[str]) -> No
     results = Results(session.store, tracked=False)
     folder = clear_reports(session.store, session.plan.sweep.name)
     decisions, paths = publish(results, session.plan.document(), folder)
+    for trial in session.plan.trials:  # those of workers added by hand, too; what is there already is not written again
+        deliverer.put(trial)
     deliverer.close(folder)
     if deliverer.trouble:
         troubles.append(

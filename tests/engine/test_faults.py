@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from workbench.session import deliver
 from workbench.store import Store
 
 pytestmark = pytest.mark.slow
@@ -113,6 +114,7 @@ def test_a_worker_added_by_hand_takes_its_share(longer: Path) -> None:
     news = [json.loads(line) for line in helped.stdout.splitlines()]
     assert any(one["event"] == "done" and one["status"] == "finished" for one in news)
     assert len(scores(Path("home"))) == 6
+    assert deliver(Store("home")) == (0, 6), "the runs of the added worker were not delivered to MLflow"
 
 
 def test_a_cell_that_always_kills_its_worker_becomes_a_failed_record_and_the_rest_is_judged(sweep_file: Path) -> None:

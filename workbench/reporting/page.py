@@ -6,7 +6,6 @@ Promises no script, no font, no image and no request from anywhere, every name e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from workbench.reporting import wording
 from workbench.reporting.decision import Decision, describe_interim
@@ -151,9 +150,3 @@ def _plan(decision: Decision) -> list[str]:
 
 def _kind(numeric: bool) -> str:
     return ' class="number"' if numeric else ""
-
-
-def _coverage(coverage: dict[str, Any] | None) -> str:
-    if not coverage:
-        return wording.NONE
-    return f"{100 * coverage['total']:.0f} % ({100 * coverage['without_embeddings']:.0f} %)"
