@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test test-slow lint bench clean browser
+.PHONY: quickstart test test-slow lint bench calibration clean browser
 
 quickstart: $(VENV)/all.installed  ## train a paired sweep on real text and print its verdicts
 	$(BIN)/workbench run quickstart
@@ -25,6 +25,10 @@ lint: $(VENV)/dev.installed
 
 bench: $(VENV)/dev.installed  ## ratios against other implementations, measured in one run
 	$(BIN)/python -m tests.benchmarks
+
+calibration: $(VENV)/dev.installed  ## error rates and power of every method, into results/calibration: about an hour
+	$(BIN)/python -m tests.benchmarks.calibration
+	$(BIN)/python -m tests.benchmarks.sequential > results/calibration/sequential.md
 
 browser:  # the dashboard's tests want a Chromium; without one they are skipped, with a reason
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \

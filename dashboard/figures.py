@@ -22,6 +22,7 @@ from workbench.reporting import Decision, wording
 from workbench.reporting.escaping import plain
 from workbench.reporting.forest import COLORS as VERDICT_COLORS
 from workbench.statistics import Contrast
+from workbench.statistics.calibration import BINS, Calibration
 
 GREY = "#7a7a7a"
 FAINT = "rgba(128,128,128,0.35)"
@@ -210,6 +211,31 @@ def item_distribution(differences: pd.DataFrame, color: str, *, unit: str, highe
     figure.update_yaxes(title_text="items", tickformat=",d", nticks=6, rangemode="tozero")
     figure.update_layout(height=320, margin={"l": 10, "r": 10, "t": 30, "b": 50}, bargap=0.02)
     return _settled(figure)
+
+
+def p_values(calibration: Calibration) -> go.Figure:
+    """Draw the share of data sets of identical arms called different over the level asked for; dashed: the promise."""
+    levels = np.arange(31) / BINS
+    found = [calibration.share_called(level) for level in levels]
+    figure = go.Figure()
+    promise = {"color": GREY, "width": 1.5, "dash": "dash"}
+    figure.add_scatter(x=levels, y=levels, mode="lines", name="promised", line=promise, hoverinfo="skip")
+    figure.add_scatter(
+        x=levels,
+        y=found,
+        mode="lines",
+        name="found",
+        line={"color": PALETTE[0], "width": 2.2},
+        hovertemplate="at level %{x:.0%}: %{y:.1%} called different<extra></extra>",
+    )
+    marker = {"size": 9, "color": PALETTE[0]}
+    figure.add_scatter(
+        x=[calibration.alpha], y=[calibration.error], mode="markers", marker=marker, showlegend=False, hoverinfo="skip"
+    )
+    figure.update_xaxes(title_text="level asked for (family-wise)", tickformat=".0%", zeroline=False)
+    figure.update_yaxes(title_text="identical arms called different", tickformat=".0%", zeroline=False)
+    figure.update_layout(height=380, width=520, margin={"l": 10, "r": 10, "t": 20, "b": 50})
+    return _settled(figure, legend_below=True)
 
 
 def _draw_seeds(figure: go.Figure, group: Sequence[tuple[int, Contrast]], verdict: str, decision: Decision) -> None:

@@ -18,15 +18,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import streamlit as st
+from numpy.typing import NDArray
 
 from dashboard import measures
 from workbench.errors import StatisticsError, StoreError, WorkbenchError
 from workbench.records import Record, Status
 from workbench.reporting import Decision, decide_plan
+from workbench.reporting.calibrating import (
+    EQUAL,
+    MEASURED,
+    Blocks,
+    Question,
+    blocks_of_decision,
+    calibrate_blocks,
+)
 from workbench.results import Results
+from workbench.statistics.calibration import Calibration
 from workbench.store import Store
 
 LOCAL_PAUSE, SERVER_PAUSE = 2.0, 15.0  # seconds between two looks at a running sweep; a server may be far away
@@ -79,8 +90,13 @@ class View:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned run is in."""
-        return self.done == len(self.plan["trials"])
+        """Whether every run the plan asks for is in; a sequential plan asks for fewer as arms are decided."""
+        everything = self.done == len(self.plan["trials"])
+        if everything or self.plan.get("design", "fixed") == "fixed":
+            return everything
+        with contextlib.suppress(StatisticsError):  # what cannot be judged yet is not over
+            return self.decisions()[0].complete
+        return False
 
     @property
     def done(self) -> int:
@@ -190,6 +206,21 @@ def view(folder: Path, plan: dict[str, Any], metric: str) -> View:
             chosen = {**secondary, "exploratory": True}
     kept = {name: chosen.get(name) for name in ("metric", "unit", "higher_is_better", "smallest_effect", "exploratory")}
     return View(folder, plan, tuple(records), kept, results)
+
+
+def calibration(decision: Decision) -> tuple[Calibration, Calibration]:
+    """Run the method on identical arms in the design of a decision: all equally noisy, and as noisy as its runs look.
+
+    The second is the harsher: a few runs make arms look more unequal than they are.
+
+    Raises:
+        StatisticsError: for fewer than two complete seeds, no noise, or a design too small for the method.
+    """
+    blocks, alpha = blocks_of_decision(decision), decision.alpha
+    equal, measured = (
+        _calibration(blocks.scores, blocks.source, Question(alpha=alpha, noise=noise)) for noise in (EQUAL, MEASURED)
+    )
+    return equal, measured
 
 
 def pause() -> float:
@@ -303,3 +334,8 @@ def _run_scores(folder: str, plan: str, state: State, metric: str, _view: View) 
 @st.cache_data(show_spinner=False, max_entries=64)
 def _item_differences(folder: str, plan: str, state: State, metric: str, arm: str, _view: View) -> pd.DataFrame:
     return measures.item_differences(_view.tables(), metric, _view.baseline, arm)
+
+
+@st.cache_data(show_spinner="Calibrating", max_entries=64)
+def _calibration(scores: NDArray[np.float64], source: str, question: Question) -> Calibration:
+    return calibrate_blocks(Blocks(scores, source), question)

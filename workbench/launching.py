@@ -1,6 +1,7 @@
 """Workers on one machine: start them, follow them, replace those that die, and deliver what they commit.
 
-Ends when every cell of the plan has a record, whoever made it. A cell whose worker dies three times is recorded as
+Ends when every cell the plan asks for has a record, whoever made it; a sequential plan asks for fewer as arms are
+decided. A cell whose worker dies three times is recorded as
 failed; everything else is left to be taken up by the next start.
 """
 
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from workbench.running import Runner
 from workbench.store import Store
 from workbench.study import ATTEMPTS, Queue
 
-SPAWNS = 100  # workers one launch may start; more, and something is wrong with the machine
+SPAWNS = 100  # workers one launch may start beyond one per cell; more, and something is wrong with the machine
 PATIENCE = 60.0  # seconds a worker has to write its checkpoint when asked to end
 
 
@@ -94,8 +95,9 @@ def launch(
     command: list[str],
     workers: int,
     tell: Callable[[dict[str, Any]], None],
+    asked: Callable[[], Sequence[Trial]] | None = None,
 ) -> None:
-    """Run every cell of `plan` that has no record yet.
+    """Run every cell that `plan` asks for and that has no record yet.
 
     Args:
         plan: What to run.
@@ -103,28 +105,32 @@ def launch(
         command: Arguments that start one worker of this plan.
         workers: How many at once.
         tell: Called with every worker's news (`start`, `step`, `done`, and `lost` for a worker that died).
+        asked: Returns the cells the plan asks for in view of the records there are; all of them unless given.
 
     Raises:
         Interrupted: on SIGINT or SIGTERM, after the workers have written their checkpoints.
     """
+    asked = asked or (lambda: plan.trials)
     cells = Queue(store.home / "queue", plan.hash)
     runner = Runner(plan, store)
     fleet = Fleet(command, store.home / "logs", plan)
     try:
-        for trial in _undone(plan, store):
+        for trial in _undone(asked(), store):
             if store.record(trial.run_id) is not None:  # failed before: this start tries again
                 store.forget_failure(trial.run_id)
         cells.recover(lambda cell: _abandoned(store, plan.trials[cell]), blame=False)
-        cells.fill(trial.cell for trial in _undone(plan, store))
+        cells.fill(trial.cell for trial in _undone(asked(), store))
         with _signals_raise():
-            while _unrecorded(plan, store):
-                fleet.keep(min(workers, len(_unrecorded(plan, store))), cells)
+            while missing := _missing(asked, store):
+                fleet.keep(min(workers, len(missing)), cells)
                 for news in fleet.news():
                     tell(news)
                 if fleet.lost:
                     tell({"event": "lost", "log": str(fleet.lost.pop())})
                 if not fleet.busy:
                     _recover(plan, store, cells, runner, tell)
+                    if cells.waiting() == 0 and not cells.running():  # nothing leased or waiting, yet cells are missing
+                        cells.fill(trial.cell for trial in _missing(asked, store))
                     time.sleep(0.2)
     except KeyboardInterrupt:
         raise Interrupted from None
@@ -186,8 +192,8 @@ class Fleet:
 
     def _start(self, slot: int) -> None:
         log = self._logs / f"worker-{slot}.log"
-        if self._spawned >= SPAWNS:
-            raise WorkbenchError(f"workers keep dying: {SPAWNS} were started", where=log, fix="read the log")
+        if self._spawned >= SPAWNS + len(self._plan.trials):
+            raise WorkbenchError(f"workers keep dying: {self._spawned} were started", where=log, fix="read the log")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if self._plan.numerics is not None:
             environment["OMP_NUM_THREADS"] = str(self._plan.numerics.threads)
@@ -224,17 +230,26 @@ def _visible_device(slot: int) -> str:
     return devices[slot % len(devices)]
 
 
-def _undone(plan: Plan, store: Store) -> list[Trial]:
+def _undone(trials: Sequence[Trial], store: Store) -> list[Trial]:
     """Cells without a record, and those whose record says that machine or code failed."""
 
     def undone(record: Record | None) -> bool:
         return record is None or record.status is Status.FAILED
 
-    return [trial for trial in plan.trials if undone(store.record(trial.run_id))]
+    return [trial for trial in trials if undone(store.record(trial.run_id))]
 
 
-def _unrecorded(plan: Plan, store: Store) -> list[Trial]:
-    return [trial for trial in plan.trials if not (store.run_folder(trial.run_id) / "record.json").exists()]
+def _missing(asked: Callable[[], Sequence[Trial]], store: Store) -> list[Trial]:
+    """Cells that are asked for and have no record."""
+    while True:
+        trials = asked()
+        missing = _unrecorded(trials, store)
+        if missing or asked() == trials:  # the last run may come in after the asking, and lead to more being asked
+            return missing
+
+
+def _unrecorded(trials: Sequence[Trial], store: Store) -> list[Trial]:
+    return [trial for trial in trials if not (store.run_folder(trial.run_id) / "record.json").exists()]
 
 
 def _abandoned(store: Store, trial: Trial) -> bool:
@@ -249,8 +264,6 @@ def _recover(plan: Plan, store: Store, cells: Queue, runner: Runner, tell: Calla
         if store.record(trial.run_id) is None:
             runner.fail(trial, f"its worker died {ATTEMPTS} times (out of memory?)")
             tell({"event": "done", "cell": cell, "arm": trial.arm, "seed": trial.seed, "status": "failed"})
-    if cells.waiting() == 0 and not cells.running():  # nothing leased, nothing waiting, yet cells are missing
-        cells.fill(trial.cell for trial in _unrecorded(plan, store))
 
 
 @contextlib.contextmanager

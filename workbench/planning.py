@@ -14,10 +14,11 @@ from typing import Any
 from workbench.errors import PlanError
 from workbench.identity import SCHEMA, digest, leaves
 from workbench.records import Numerics, Seeds
-from workbench.statistics.power import minimum_detectable_effect
+from workbench.statistics import METHOD, SMALLEST_SEEDS, reference, seeds_needed
+from workbench.statistics import sequential as sequentially
+from workbench.statistics.boundaries import Design
 from workbench.sweep import Arm, Metric, Sweep, Variant, seeds_of
 
-METHOD = "paired t with Holm correction, version 1"
 MISSING = "complete blocks; an arm with a diverged seed is neither better nor equivalent"
 EQUAL = 0.01  # how far a compensated quantity may stay from the baseline's, as a share of it
 
@@ -80,8 +81,50 @@ class Plan:
 
     @property
     def detectable(self) -> float:
-        """Smallest effect found with probability 0.8, in standard deviations of a paired difference."""
-        return minimum_detectable_effect(len(self.sweep.seeds), self.sweep.alpha / len(self.sweep.arms), 0.8)
+        """Smallest effect found with probability 0.8, in residual standard deviations of one run (seed effect removed).
+
+        Arms that share no seed with the baseline are judged apart, on their share of the error rate.
+        """
+        if self.sequential:
+            return sequentially.minimum_detectable_effect(self.sequential)
+        return reference(len(self.sweep.seeds), self.together).minimum_detectable_effect(self.share)
+
+    @property
+    def equivalent(self) -> float | None:
+        """Share of truly identical arms these seeds would call equivalent; None where the sweep names no noise."""
+        if not self.sweep.noise:
+            return None
+        if self.sequential:
+            return sequentially.forecast(self.sequential, 0.0).equivalent
+        null = reference(len(self.sweep.seeds), self.together)
+        return null.share_called_equivalent(self.sweep.metric.smallest_effect / self.sweep.noise, self.share)
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Seeds that find the smallest effect that matters four times in five; None for very many or unknown noise."""
+        if not self.sweep.noise:
+            return None
+        return seeds_needed(self.sweep.metric.smallest_effect / self.sweep.noise, self.together, self.share)
+
+    @property
+    def sequential(self) -> Design | None:
+        """The sequential design, its margin in residual standard deviations of one run; None for a fixed plan."""
+        sweep = self.sweep
+        if sweep.design == "fixed":
+            return None
+        margin = sweep.metric.smallest_effect / sweep.noise if sweep.noise else None
+        return Design(len(sweep.seeds), len(sweep.arms), sweep.alpha, margin, sweep.futility)
+
+    @property
+    def together(self) -> int:
+        """Arms judged together: those that share their seeds with the baseline."""
+        paired = sum(arm.pairing != "none" for arm in self.arms[1:]) or 1
+        return paired if len(self.sweep.seeds) >= SMALLEST_SEEDS else 1
+
+    @property
+    def share(self) -> float:
+        """Their share of the family-wise error."""
+        return self.sweep.alpha * self.together / len(self.sweep.arms)
 
     def document(self) -> dict[str, Any]:
         """Return the plan as plain JSON: what `plan.json` holds and every reader uses."""
@@ -93,11 +136,15 @@ class Plan:
             "question": sweep.question,
             **_metric(sweep.metric),
             "secondary": [_metric(metric) for metric in sweep.secondary],
+            "guards": list(sweep.guards),
             "alpha": sweep.alpha,
-            "method": METHOD,
+            "design": sweep.design,
+            "futility": sweep.futility,
+            "method": _method(sweep),
             "missing": MISSING,
             "noise": sweep.noise,
             "detectable": self.detectable,
+            "equivalent": self.equivalent,
             "numerics": self.numerics.model_dump() if self.numerics else None,
             "corpus": self.corpus,
             "seeds": list(sweep.seeds),
@@ -122,6 +169,8 @@ def plan(sweep: Sweep, numerics: Numerics | None, fingerprint: Callable[[Variant
         PlanError: if an arm differs in something it does not declare, in nothing, or its compensation does not hold.
     """
     arms = (_baseline(sweep), *(_planned(sweep, arm) for arm in sweep.arms))
+    if sweep.design == "sequential":
+        _refuse_unpaired(arms)
     offsets = {arm.name: arm for arm in sweep.arms}
     trials: list[Trial] = []
     for seed in sweep.seeds:  # seed by seed, so that an interrupted sweep leaves complete blocks
@@ -135,14 +184,32 @@ def plan(sweep: Sweep, numerics: Numerics | None, fingerprint: Callable[[Variant
     declared = {
         "question": sweep.question,
         "metrics": [sweep.metric, *sweep.secondary],
+        "guards": sweep.guards,
         "alpha": sweep.alpha,
-        "method": METHOD,
+        "method": _method(sweep),
         "missing": MISSING,
         "arms": [(arm.name, arm.axis, arm.compensation) for arm in arms],
         "trials": [(trial.arm, trial.seed, trial.run_id) for trial in trials],
         "corpus": corpus,
     }
     return Plan(sweep, arms, tuple(trials), numerics, corpus, digest(SCHEMA, sweep.name, declared))
+
+
+def _method(sweep: Sweep) -> str:
+    if sweep.design == "fixed":
+        return METHOD
+    return sequentially.METHOD + (", stopping for futility" if sweep.futility else "")
+
+
+def _refuse_unpaired(arms: tuple[PlannedArm, ...]) -> None:
+    if apart := [arm.name for arm in arms if arm.pairing == "none"]:
+        raise PlanError(
+            "a sequential design needs arms that share the baseline's seeds",
+            where=", ".join(f"arm '{name}'" for name in apart),
+            expected="the baseline's seeds",
+            got="seeds of its own",
+            fix='leave the arm out, or declare design="fixed"',
+        )
 
 
 def difference(baseline: Variant, other: Variant) -> tuple[dict[str, Any], ...]:

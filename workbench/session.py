@@ -13,8 +13,9 @@ from workbench.errors import StoreError
 from workbench.loading import load_sweep
 from workbench.planning import Plan, Trial, plan
 from workbench.records import Numerics, Record
-from workbench.reporting.decision import Decision, decide_plan
+from workbench.reporting.decision import Decision, decide_plan, follow_plan
 from workbench.reporting.report import write_report
+from workbench.reporting.sequential import asked
 from workbench.results import Results
 from workbench.store import Store
 from workbench.sweep import Sweep, Variant
@@ -42,6 +43,58 @@ def open_session(sweep: str, home: Path, corpus: str | None = None) -> Session:
     """
     loaded = load_sweep(sweep, corpus)
     return Session(sweep, corpus, plan(loaded, _numerics(loaded), _fingerprints()), Store(home))
+
+
+class Frontier:
+    """The cells a plan asks for in view of the records there are: all of a fixed one, fewer of a sequential one.
+
+    Called again and again while a sweep runs, it reads only what is new.
+
+    Args:
+        plan: The plan.
+        store: Where its runs are committed.
+        tell: Called once for every arm that stopped early (`stopped`, with arm, seeds and state).
+    """
+
+    def __init__(self, plan: Plan, store: Store, tell: Callable[[dict[str, Any]], None] = lambda news: None) -> None:
+        self._plan, self._store, self._tell = plan, store, tell
+        self._scores: dict[str, Any] = {}
+        self._seen: list[int] | None = None
+        self._asked: tuple[Trial, ...] = ()
+        self._told: set[str] = set()
+
+    def __call__(self) -> tuple[Trial, ...]:
+        """Return the cells asked for so far, in the order of the plan.
+
+        Raises:
+            StatisticsError: if the runs cannot be judged, as when none reports the metric.
+        """
+        if self._plan.sweep.design == "fixed":
+            return self._plan.trials
+        if (seen := [self._changed(trial) for trial in self._plan.trials]) != self._seen:
+            self._seen, self._asked = seen, self._ask()
+        return self._asked
+
+    def _ask(self) -> tuple[Trial, ...]:
+        document, trials = self._plan.document(), self._plan.trials
+        found = follow_plan(document, self._store.records(trial.run_id for trial in trials), self._read)
+        for arm, standing in zip(self._plan.arms[1:], found.arms, strict=True):
+            if standing.stopped and standing.seeds < len(self._plan.sweep.seeds) and arm.name not in self._told:
+                self._told.add(arm.name)
+                self._tell({"event": "stopped", "arm": arm.name, "seeds": standing.seeds, "state": standing.state})
+        return tuple(trials[cell] for cell in asked(document, found))
+
+    def _changed(self, trial: Trial) -> int:
+        try:
+            return (self._store.run_folder(trial.run_id) / "record.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def _read(self, record: Record) -> Any:
+        key = f"{record.run_id} {record.scores_sha256}"
+        if key not in self._scores:
+            self._scores[key] = self._store.scores(record)
+        return self._scores[key]
 
 
 def decide(results: Results, document: dict[str, Any]) -> list[Decision]:

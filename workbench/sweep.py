@@ -18,6 +18,7 @@ from workbench.errors import SweepError
 from workbench.evaluation.tasks import Task
 from workbench.identity import Spec
 from workbench.records import Seeds
+from workbench.statistics.boundaries import FIRST_LOOK
 
 KNOWN_METRICS = {name: known for task in get_args(get_args(Task)[0]) for name, known in task.metrics.items()}
 
@@ -172,9 +173,14 @@ class Sweep(Spec):
         seeds: How many (they are then 0, 1, ...) or which. Every arm runs under every seed.
         metric: The primary metric, on which the verdicts stand.
         secondary: Further metrics, reported as exploratory.
+        guards: Names of secondary metrics an arm must not pay with: "better" is then also claimed jointly with "worse
+            by less than their smallest effect", at one error rate for the whole claim.
         alpha: Family-wise error rate over the arms.
-        noise: The standard deviation of a paired difference in the primary metric, from a pilot: lets the plan say in
-            the metric's unit what these seeds can detect.
+        noise: Residual standard deviation of one run in the primary metric, seed effect removed, from a pilot (that of
+            a paired difference is 1.41 times as large): lets the plan say in the metric's unit what it can detect.
+        design: "fixed" runs every seed and judges once. "sequential" judges after every seed from the fourth on, at the
+            same error over all looks together, and runs no further seed of a decided arm; `seeds` are then the most.
+        futility: In a sequential design, also stop arms that all seeds will hardly decide.
     """
 
     name: str = ""
@@ -185,9 +191,12 @@ class Sweep(Spec):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     metric: Metric
     secondary: tuple[Metric, ...] = ()
+    guards: tuple[str, ...] = ()
     alpha: float = Field(default=0.05, gt=0, lt=1)
     numerics: NumericsRequest = NumericsRequest()
     noise: float | None = Field(default=None, gt=0)
+    design: Literal["fixed", "sequential"] = "fixed"
+    futility: bool = False
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -202,6 +211,23 @@ class Sweep(Spec):
             raise ValueError(f"arms: expected distinct names, got {', '.join(repeated)} more than once")
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < 2:
             raise ValueError(f"seeds: expected two or more distinct seeds, got {list(self.seeds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_are_secondary_metrics(self) -> Self:
+        named = [metric.name for metric in self.secondary]
+        if strange := [guard for guard in self.guards if guard not in named]:
+            raise ValueError(f"guards: expected names of secondary metrics ({', '.join(named)}), got {strange[0]}")
+        if self.guards and self.design == "sequential":
+            raise ValueError("guards: a sequential design stops arms by one metric; a joint claim needs a fixed one")
+        return self
+
+    @model_validator(mode="after")
+    def _design_is_possible(self) -> Self:
+        if self.design == "sequential" and len(self.seeds) <= FIRST_LOOK:
+            raise ValueError(f"seeds: a sequential design needs more than {FIRST_LOOK}, got {len(self.seeds)}")
+        if self.futility and self.design == "fixed":
+            raise ValueError('futility: only a sequential design stops arms; add design="sequential"')
         return self
 
 

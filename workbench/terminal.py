@@ -5,6 +5,7 @@ On a terminal that is a live board; elsewhere (a log file, CI) one line per fini
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +15,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from workbench.budgeting import Proposal
 from workbench.planning import Plan
+from workbench.reporting.beside import Beside, Sizes, beside_table, sizes_table
 from workbench.reporting.decision import Decision
+from workbench.reporting.escaping import plain
 from workbench.reporting.report import verdict_lines
+from workbench.reporting.sequential import stop
+from workbench.reporting.sheets import Sheet, sheet_table
 from workbench.reporting.tables import to_terminal
+from workbench.statistics.boundaries import Design
+from workbench.statistics.sequential import forecast
+
+CLEAR_EFFECT = 2.0  # residual standard deviations of one run
 
 console = Console(highlight=False)
 if not console.is_terminal:  # a log file has no width; tables should not be squeezed into 80 columns
@@ -56,6 +66,8 @@ def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> Non
             "Pairing is declared by the shared seed: what your trainer does with it, the workbench cannot prove."
         )
     console.print(_detectable(plan))
+    if plan.sequential:
+        console.print(_sequential(plan, plan.sequential))
     if plan.numerics is not None:
         numerics = plan.numerics
         console.print(
@@ -64,21 +76,85 @@ def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> Non
         )
     if all(seconds.get(arm.name) is not None for arm in plan.arms):
         total = sum(seconds[trial.arm] or 0.0 for trial in plan.trials) / workers
-        console.print(f"Expected: about {_duration(total)} with {workers} worker{'s' if workers > 1 else ''}.")
+        at_most = "At most" if plan.sequential else "Expected:"
+        console.print(f"{at_most} about {_duration(total)} with {workers} worker{'s' if workers > 1 else ''}.")
     console.print()
 
 
 def _detectable(plan: Plan) -> str:
-    sweep, deviations = plan.sweep, plan.detectable
+    sweep, deviations, equivalent = plan.sweep, plan.detectable, plan.equivalent
     unit = sweep.metric.unit or sweep.metric.name
-    told = f"{deviations:.1f} standard deviations of a paired difference"
+    told = f"{deviations:.1f} standard deviations of one run, seed effect removed"
     if sweep.noise:
-        told = f"{deviations * sweep.noise:.3g} {unit} (noise of a paired difference from a pilot: {sweep.noise:g})"
-    return (
+        told = (
+            f"{deviations * sweep.noise:.3g} {unit} (one run's noise in a pilot, seed effect removed: {sweep.noise:g})"
+        )
+    text = (
         f"With {len(sweep.seeds)} seeds and {len(sweep.arms)} arms these tests find, four times in five, a difference "
         f"of {told}. Smallest effect that matters: {sweep.metric.smallest_effect:g} {unit}; family-wise error "
         f"{sweep.alpha:.0%}."
     )
+    if equivalent is None:
+        return text
+    needed = plan.seeds_needed
+    enough = f"about {needed} seeds" if needed else "more than 1,000 seeds"
+    return (
+        f"{text} Of arms that change nothing, {equivalent:.0%} would be called equivalent. Finding the smallest effect "
+        f"that matters would take {enough}."
+    )
+
+
+def _sequential(plan: Plan, design: Design) -> str:
+    none, clear = (forecast(design, effect).runs for effect in (0.0, CLEAR_EFFECT))
+    futile = " or will hardly be" if design.futility else ""
+    return (
+        f"Sequential: from {design.looks[0]} seeds on, arms that are decided{futile} run no further seed. Of at most "
+        f"{len(plan.trials)} runs about {none:.0f} are expected if no arm differs, {clear:.0f} if all differ by "
+        f"{CLEAR_EFFECT:g} standard deviations of one run."
+    )
+
+
+def show_proposals(plan: Plan, proposals: Sequence[Proposal], budget: str) -> None:
+    """Print how a budget of device time can be spent, and what each way would detect."""
+    noise, unit = plan.sweep.noise, plan.sweep.metric.unit or plan.sweep.metric.name
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    headings = ["seeds", "tokens a run", "of those declared", "detects"]
+    if noise:
+        headings.append("identical arms called equivalent")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for one in proposals:
+        found = f"{one.detectable * noise:.2g} {unit}" if noise else f"{one.detectable:.2f} sd of one run"
+        cells = [str(one.seeds), _count(one.tokens), f"×{one.share:.2g}", found]
+        table.add_row(*cells, *([f"{one.equivalent:.0%}"] if one.equivalent is not None else []))
+    console.print(f"[bold]{escape(budget)} of device time, all of it spent:[/bold]")
+    console.print(table)
+    console.print(
+        "[dim]Longer runs and more seeds cost the same here; the noise is taken to be the same at every length, which "
+        "a pilot at that length can check.[/dim]\n"
+    )
+
+
+def show_beside(rows: Sequence[Beside], sizes: Sequence[Sizes]) -> None:
+    """Print what other methods make of the same data, what is known against each of them, and effect sizes."""
+    console.print(sizes_table(sizes))
+    console.print(beside_table(rows))
+    for row in rows:
+        console.print(f"[dim]{escape(row.method)}: {escape(row.refused or row.fails)}[/dim]")
+
+
+def show_sheets(title: str | None, sheets: Sequence[Sheet], closing: Sequence[str]) -> None:
+    """Print tables with their reading, and what closes them."""
+    if title is not None:
+        console.print(f"[bold]{escape(plain(title))}[/bold]\n")
+    for sheet in sheets:
+        console.print(f"[bold]{escape(plain(sheet.title))}[/bold]")
+        console.print(sheet_table(sheet))
+        for sentence in sheet.reading:
+            console.print(f"  {escape(plain(sentence))}")
+        console.print()
+    for note_ in closing:
+        console.print(f"[dim]{escape(plain(note_))}[/dim]")
 
 
 class Board:
@@ -121,6 +197,9 @@ class Board:
         event, cell, worker = news["event"], int(news.get("cell", -1)), int(news.get("worker", -1))
         if event == "lost":
             self.troubles.append(f"a worker died; its cell is tried again (log: {news['log']})")
+            return
+        if event == "stopped":
+            console.print(escape(stop(news["arm"], news["seeds"], news["state"])))
             return
         label = f"{news['arm']}, seed {news['seed']}"
         if event == "start":

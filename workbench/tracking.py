@@ -28,12 +28,13 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away is told within seconds
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
-from workbench.errors import MissingExtra, StoreError
+from workbench.errors import DataError, MissingExtra, StoreError
 from workbench.identity import leaves
 from workbench.records import Record, Status
 from workbench.store import read_scores
 
 try:
+    import mlflow
     from mlflow.entities import Metric, Param
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -229,6 +230,69 @@ def _prepare_sqlite(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=WAL")
+
+
+def read_experiment(name: str, uri: str | None = None) -> list[dict[str, Any]]:
+    """Return every active run of any MLflow experiment as plain values; nothing of it need be ours.
+
+    Args:
+        name: Name of the experiment, or its id.
+        uri: Tracking server, file or folder; MLFLOW_TRACKING_URI, else MLflow's own default, unless given.
+
+    Returns:
+        Per run, oldest first: "name", "status", "params" (name -> text) and "metrics" (name -> last value). Runs that
+        only hold others together are left out.
+
+    Raises:
+        DataError: for an experiment or a store that does not exist.
+        Unavailable: if the server does not answer.
+    """
+    uri = uri or mlflow.get_tracking_uri()
+    _refuse_absent_store(uri)
+    with _answered(uri):
+        client = MlflowClient(tracking_uri=uri)
+        known = {held.name: str(held.experiment_id) for held in client.search_experiments()}
+        if name not in known and name not in known.values():
+            raise DataError(
+                "the experiment does not exist", where=uri, expected="one of " + ", ".join(sorted(known)), got=name
+            )
+        runs: list[Any] = []
+        token: str | None = ""
+        while token is not None:
+            page = client.search_runs([known.get(name, name)], max_results=1000, page_token=token or None)
+            runs, token = [*runs, *page], page.token or None
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
+    kept = [run for run in runs if run.info.run_id not in parents]
+    return [
+        {
+            "name": run.info.run_name or run.info.run_id,
+            "status": run.info.status,
+            "params": dict(run.data.params),
+            "metrics": dict(run.data.metrics),
+        }
+        for run in sorted(kept, key=lambda run: (run.info.start_time, run.info.run_id))
+    ]
+
+
+def _refuse_absent_store(uri: str) -> None:
+    """Refuse a local store that is not there, of which MLflow would make an empty one."""
+    scheme = urlparse(uri).scheme
+    if scheme == "sqlite":
+        path = Path(uri.removeprefix("sqlite:///"))
+    elif scheme in ("", "file"):
+        path = Path(url2pathname(urlparse(uri).path))
+        os.environ.setdefault(
+            "MLFLOW_ALLOW_FILE_STORE", "true"
+        )  # MLflow 3 refuses it unless told; here it is only read
+    else:
+        return
+    if not path.exists():
+        raise DataError(
+            "there is no MLflow store",
+            where=uri,
+            got="no such file or folder",
+            fix="name the store: --tracking-uri URI, or MLFLOW_TRACKING_URI",
+        )
 
 
 def _metrics(record: Record, folder: Path) -> list[Metric]:

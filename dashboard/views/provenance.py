@@ -115,7 +115,7 @@ def _detectable(plan: dict[str, Any]) -> str | None:
     deviations = plan.get("detectable")
     if deviations is None:
         return None
-    told = f"{deviations:.1f} standard deviations of a paired difference, four times in five"
+    told = f"{deviations:.1f} standard deviations of one run (seed effect removed), four times in five"
     if plan.get("noise"):
         told += f"; with the pilot's noise {deviations * plan['noise']:.3g} {plan.get('unit') or ''}"
     return told

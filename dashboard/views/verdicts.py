@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import elements, figures
+from dashboard import elements, figures, reading
 from dashboard.reading import View
+from workbench.errors import StatisticsError
 from workbench.reporting import Decision, csv_table, html_table, latex_table, markdown_table, wording
-from workbench.reporting.decision import describe_interim
+from workbench.reporting.calibrating import DEFAULT_METHOD
+from workbench.reporting.calibration import badge, describe
 from workbench.reporting.escaping import to_html
 
 LEGEND = (
@@ -34,7 +36,9 @@ def show(view: View) -> None:
     elements.quiet(legend)
     elements.block(f'<div class="scroll">{html_table(decision)}</div>')
     _downloads(view, decision)
-    interim = describe_interim(decision.cells_done, decision.cells_planned)  # stands at the top already
+    if decision.complete and view.plan.get("design", "fixed") == "fixed":
+        _calibrated(decision)
+    interim = decision.interim  # stands at the top already
     elements.listing("How it is decided", [text for text in decision.method if text != interim])
     elements.listing("Footnotes", decision.footnotes)
 
@@ -47,7 +51,7 @@ def _state(decision: Decision) -> None:
             "ask next and settles nothing.</p>"
         )
     if not decision.complete:
-        interim = describe_interim(decision.cells_done, decision.cells_planned)
+        interim = decision.interim
         parts.append(f'<p class="interim">{to_html(interim)}</p>')
     else:
         lines = "".join(
@@ -57,6 +61,20 @@ def _state(decision: Decision) -> None:
         )
         parts.append(f'<ul class="verdicts">{lines}</ul>')
     elements.block("".join(parts))
+
+
+def _calibrated(decision: Decision) -> None:
+    """Show how often the method is wrong in this design, and open to how that is known."""
+    try:
+        equal, measured = reading.calibration(decision)
+    except StatisticsError as error:
+        elements.quiet(f"Not calibrated: {error.what}.")
+        return
+    elements.block(f'<p class="badge">Calibration: {to_html(badge(equal, measured))}</p>')
+    with st.expander("How this is known"):
+        for found in (equal, measured):
+            elements.block("".join(f"<p>{to_html(sentence)}</p>" for sentence in describe(found, DEFAULT_METHOD)))
+        elements.chart(figures.p_values(equal), key=f"calibration of {decision.metric}")
 
 
 def _downloads(view: View, decision: Decision) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from tests.benchmarks import claims, overhead, precision, step_speed
+from tests.benchmarks import claims, crossed, overhead, precision, step_speed, verdict
 from workbench.provenance import provenance
 
 
@@ -27,6 +27,10 @@ def main() -> None:
     overhead.main()
     print("\n## Figures of the README\n")
     claims.main()
+    print("\n## A verdict\n")
+    verdict.main()
+    print("\n## Seeds and items drawn again\n")
+    crossed.main()
     print("\n## `workbench --help`\n")
     print(f"median of 5: {statistics.median(_help_seconds() for _ in range(5)):.2f} s (bar: 0.5 s)")
 

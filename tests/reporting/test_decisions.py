@@ -10,7 +10,8 @@ from scipy import stats
 
 from workbench.errors import StatisticsError
 from workbench.records import Status, empty_scores, scores_table
-from workbench.reporting import decide_plan
+from workbench.reporting import decide_plan, wording
+from workbench.statistics import compare_blocks
 
 
 def decide(document=None, held=None, scores=invented_sweep.scores):
@@ -38,11 +39,14 @@ def test_verdicts_follow_the_invented_effects():
     assert verdicts["rotary again"] == "equivalent"
 
 
-def test_a_contrast_is_the_paired_t_of_weighted_means():
-    contrast = decide()[0].contrasts[0]
-    base, arm = ([weighted_mean(name, seed) for seed in range(5)] for name in ("rotary", "alibi"))
-    assert contrast.p == pytest.approx(stats.ttest_rel(arm, base).pvalue)
-    assert contrast.coverage == {"total": 1.0, "without_embeddings": 1.0}
+def test_arms_are_judged_together_on_their_weighted_means_and_the_arm_with_other_seeds_apart():
+    contrasts = decide()[0].contrasts
+    names = ["rotary", *(contrast.arm for contrast in contrasts)]
+    means = np.array([[weighted_mean(name, seed) for seed in range(5)] for name in names])
+    together, apart = compare_blocks(means[:-1]), stats.ttest_ind(means[-1], means[0], equal_var=False)
+    assert [contrast.p for contrast in contrasts[:-1]] == pytest.approx(together.p)
+    assert contrasts[-1].p == pytest.approx(apart.pvalue)
+    assert contrasts[0].coverage == {"total": 1.0, "without_embeddings": 1.0}
 
 
 def test_the_order_of_the_records_does_not_change_a_byte():
@@ -139,3 +143,35 @@ def test_a_metric_of_several_tasks_must_name_its_task():
     with pytest.raises(StatisticsError, match=r"several tasks[\s\S]*arc/accuracy, blimp/accuracy"):
         decide(document, scores=two_tasks)
     assert decide({**document, "metric": "arc/accuracy"}, scores=two_tasks)[0].contrasts[0].pairs == 5
+
+
+def test_an_arm_better_at_the_price_of_a_guarded_metric_may_not_claim_both():
+    document = {**invented_sweep.plan(), "guards": ["accuracy"]}
+    document["secondary"] = [{"metric": "accuracy", "higher_is_better": True, "unit": "", "smallest_effect": 0.5}]
+    spared = decide(document)[0]
+    (alibi, *_) = spared.contrasts
+    assert alibi.guard.holds
+    assert "without being worse on accuracy by 0.5 or more" in wording.sentence(alibi, spared)
+    document["secondary"][0]["smallest_effect"] = 1e-6
+    (paid, *_) = decide(document)[0].contrasts
+    assert (paid.verdict, paid.guard.holds) == ("better", False)
+    assert decide(document, invented_sweep.records(document)[:8])[0].contrasts[0].guard is None
+
+
+def test_a_macro_average_counts_every_task_the_same():
+    def two_tasks(record):
+        value = 0.5 + 0.01 * record.seed**2 + len(record.arm) / 50
+        columns = {
+            "task": ["arc", "arc", "blimp"], "view": ["v"] * 3, "metric": ["accuracy"] * 3, "item": ["a", "b", "c"],
+            "value": [value, value, 0.4 + 0.02 * (record.seed * len(record.arm) % 3)], "weight": [1.0] * 3,
+        }  # fmt: skip
+        return scores_table(record.score_id, columns)
+
+    document = {**invented_sweep.plan(), "higher_is_better": True, "secondary": []}
+    arc, blimp, macro = (
+        decide({**document, "metric": name}, scores=two_tasks)[0].contrasts[0].estimate
+        for name in ("arc/accuracy", "blimp/accuracy", "*/accuracy")
+    )
+    assert macro == pytest.approx((arc + blimp) / 2)
+    with pytest.raises(StatisticsError, match="no run reports the metric"):
+        decide({**document, "metric": "*/perplexity"}, scores=two_tasks)

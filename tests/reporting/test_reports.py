@@ -116,7 +116,7 @@ def drawn(decision: Decision) -> ElementTree.Element:
 
 def test_verdicts_read_as_sentences(decisions):
     lines = verdict_lines(decisions[0])
-    assert lines[1] == "learned: worse: 0.148 bits per byte more [0.131, 0.165]"
+    assert lines[1] == "learned: worse: 0.148 bits per byte more [0.137, 0.159]"
     assert lines[5] == "rotary again: equivalent: +0.001 bits per byte, within the ±0.03 that does not matter"
     assert lines[2].endswith("less than the 0.03 that matters")
     assert "more than 50 more seeds would be needed" in verdict_lines(decisions[1])[0]
@@ -191,13 +191,13 @@ def test_the_page_needs_no_script_and_no_other_file(decisions):
 @given(st.lists(TEXTS, min_size=6, max_size=6, unique=True))
 def test_the_plot_is_well_formed_whatever_the_names(decisions, names):
     figure = drawn(renamed(decisions[0], names))
-    assert len(figure.findall(".//{*}circle")) >= 28
+    assert len(figure.findall(".//{*}circle")) >= 25
 
 
-def test_the_plot_shows_every_seed_and_the_band(decisions):
+def test_the_plot_shows_every_pair_and_the_band(decisions):
     figure = drawn(decisions[0])
     seeds = [circle for circle in figure.iter("{http://www.w3.org/2000/svg}circle") if circle.get("r") == "2.4"]
-    assert len(seeds) == 4 * 5 + 2 * 4
+    assert len(seeds) == 3 * 5 + 2 * 4  # the sixth arm shares no seed with the baseline
     for shape in figure.iter():
         for name in ("x", "cx", "x1", "x2"):
             assert 0 <= float(shape.get(name, 0)) <= 820

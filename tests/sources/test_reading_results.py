@@ -2,26 +2,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from workbench.errors import DataError, StatisticsError, WorkbenchError
 from workbench.reporting import analyze
-from workbench.sources import read_results
+from workbench.sources import open_source, read_results
+from workbench.sources.table import _parse_fast, _parse_slowly
 from workbench.statistics import Cell
 
 TIDY = "variant,seed,value\nbase,1,2.50\nbase,2,2.54\nbase,3,2.47\nwide,1,2.31\nwide,2,2.36\nwide,3,2.29\n"
-
-
-@pytest.fixture
-def write(tmp_path):
-    def writer(content, name="results.csv"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return writer
 
 
 def test_a_tidy_file_gives_one_row_per_run(write):
@@ -56,6 +50,28 @@ def test_parquet_says_the_same_as_csv(tmp_path, write):
     assert read_results(tmp_path / "results.parquet", {"variant": "model", "value": "y"}).rows == rows
 
 
+def test_whatever_a_parquet_file_holds_is_an_answer_or_a_message(tmp_path):
+    path = tmp_path / "odd.parquet"
+    odd = pa.table(
+        {
+            "variant": pa.array(["a", "b", "a", "b"]).dictionary_encode(),
+            "seed": pa.array([1.0, 1.0, 2.0, 2.0]),
+            "loss": pa.array([2, 3, 4, 5], pa.int8()),
+            "log": pa.array([[1], [2], None, []]),
+            "when": pa.array([1, 2, 3, 4], pa.timestamp("s")),
+        }
+    )
+    pq.write_table(odd, path)
+    assert read_results(path).rows[1] == Cell("b", "1", 3.0)
+    with pytest.raises(DataError, match=r"not a number[\s\S]*row 1, column when"):
+        read_results(path, metric="when")
+    with pytest.raises(DataError, match=r"names no variant[\s\S]*row 3"):
+        read_results(path, {"variant": "log"}, metric="loss")
+    pq.write_table(odd.slice(0, 0), path)
+    with pytest.raises(DataError, match="no results"):
+        read_results(path, metric="loss")
+
+
 def test_a_wide_file_has_a_column_per_metric(write):
     path = write("variant,seed,loss,accuracy,comment\na,1,2.0,0.5,ok\na,2,2.1,0.6,ok\n")
     assert [row.value for row in read_results(path, metric="accuracy").rows] == [0.5, 0.6]
@@ -86,6 +102,102 @@ def test_items_that_differ_between_runs_are_refused(write):
         read_results(write("variant,seed,item,value\na,1,x,1\na,1,y,2\nb,1,x,1\n"))
 
 
+def test_item_scores_are_kept_in_one_order_whatever_the_order_of_the_rows(write):
+    lines = [f"{v},{s},q{i},p{i % 2},{i + s / 10 + (v == 'b')}" for v in "ab" for s in (1, 2) for i in range(12)]
+    header = "variant,seed,item,cluster,value\n"
+    scores = read_results(write(header + "\n".join(lines))).scores
+    again = read_results(write(header + "\n".join(reversed(lines)))).scores
+    assert scores.runs == again.runs == (("a", "1"), ("a", "2"), ("b", "1"), ("b", "2"))
+    assert scores.items == tuple(sorted(f"q{i}" for i in range(12)))
+    assert scores.clusters == tuple(f"p{int(item[1:]) % 2}" for item in scores.items)
+    np.testing.assert_array_equal(scores.values, again.values)
+    assert scores.values[3, scores.items.index("q7")] == 8.2
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("b,1,z,p,1,1", StatisticsError, r"different items[\s\S]*variant b, seed 1"),
+        ("b,1,y,q,1,1", DataError, r"different clusters[\s\S]*line 5, column cluster[\s\S]*item y in cluster 'p'"),
+        ("b,1,y,p,2,1", StatisticsError, r"weigh the same item differently"),
+        ("b,1,y,p,-1,1", StatisticsError, r"cannot be averaged"),
+        ("b,1,y,p,x,1", DataError, r"not a number[\s\S]*line 5, column weight"),
+        ("b,1,x,p,1,1", StatisticsError, "scores an item twice"),
+    ],
+)
+def test_items_that_do_not_fit_the_other_runs_are_refused(write, line, error, message):
+    head = "variant,seed,item,cluster,weight,value\na,1,x,p,1,1\na,1,y,p,1,2\nb,1,x,p,1,1\n"
+    with pytest.raises(error, match=message):
+        read_results(write(head + line + "\n"))
+
+
+def test_items_without_seeds_are_single_runs_and_said_so(write):
+    results = read_results(write("variant,item,value\na,x,1\na,y,2\nb,x,3\nb,y,4\n"))
+    assert results.rows == (Cell("a", "1", 1.5), Cell("b", "1", 3.5))
+    assert results.notes == ("the source names no seeds: each variant is taken as one run",)
+    with pytest.raises(DataError, match=r"no column 'seed'[\s\S]*--map seed=random_seed"):
+        read_results(write("variant,item,random_seed,value\na,x,1,1\n"))
+
+
+@pytest.mark.parametrize(
+    ("header", "fix"),
+    [
+        ("model,cfg.seed,loss", "--map variant=model,seed=cfg.seed"),
+        ("run,random_seed,loss", "--map variant=run,seed=random_seed"),
+        ("arm,seed,loss", "--map variant=arm"),
+        ("Model,arm,seed,loss", "--map variant=Model or variant=arm"),
+        ("kind,seed,loss", "if another column means the same, say so: --map variant=NAME"),
+    ],
+)
+def test_a_column_of_another_name_is_suggested_and_never_guessed(write, header, fix):
+    fields = ",".join(["1"] * len(header.split(",")))
+    with pytest.raises(DataError, match="no column 'variant'") as refused:
+        read_results(write(f"{header}\n{fields}\n"))
+    assert refused.value.details["fix"] == fix
+
+
+def test_two_columns_may_make_the_variant(write):
+    path = write("position,width,seed,loss\nalibi,64,1,2\nalibi,,1,3\n")
+    rows = read_results(path, {"variant": "position+width"}, metric="loss").rows
+    assert [row.variant for row in rows] == ["position=alibi, width=64", "position=alibi, width=none"]
+
+
+def test_a_decimal_comma_is_recognised(write):
+    with pytest.raises(DataError, match=r"not a number[\s\S]*decimals with a point"):
+        read_results(write("variant;seed;value\na;1;2,5\n"))
+
+
+def test_metrics_are_those_that_vary(write):
+    wide = open_source(write("variant,seed,loss,acc,width,comment\na,1,2,3,64,x\na,2,3,4,64,y\n"))
+    assert wide.metrics() == ["loss", "acc"]
+    tidy = open_source(write("variant,seed,task,metric,value\na,1,arc,acc,1\na,1,bits,bits,2\n"))
+    assert tidy.metrics() == ["arc/acc", "bits"]
+
+
+FIELD = st.text(st.sampled_from('ab1.- "\n,é'), max_size=6)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(FIELD, FIELD), max_size=8))
+def test_the_fast_reader_of_csv_reads_what_the_careful_one_reads(tmp_path, rows):
+    import csv
+    import io
+
+    sink = io.StringIO()
+    csv.writer(sink, quoting=csv.QUOTE_ALL).writerows([("name", "value"), *rows])
+    fast = _parse_fast(sink.getvalue().encode(), ",", 2)
+    careful = _parse_slowly(tmp_path, sink.getvalue(), ",", 2)
+    assert fast is not None
+    assert [column.to_pylist() for column in fast] == [column.to_pylist() for column in careful]
+
+
+def test_a_late_mistake_in_a_long_file_is_told_with_its_line(write):
+    lines = [f"a,{seed},{seed / 7}" for seed in range(50_000)]
+    lines[40_000] = "\n\na,40000,oops"
+    with pytest.raises(DataError, match=r"not a number[\s\S]*line 40004, column value"):
+        read_results(write("variant,seed,value\n" + "\n".join(lines)))
+
+
 def test_a_run_may_say_that_it_diverged_or_failed(write):
     path = write("variant,seed,value,status\na,1,2.0,finished\na,2,,diverged\nb,1,2.0,\nb,2,nan,failed\n")
     assert [(row.value, row.status) for row in read_results(path).rows] == [
@@ -113,6 +225,9 @@ def test_a_run_may_say_that_it_diverged_or_failed(write):
         (TIDY + ",4,2.2\n", r"names no variant[\s\S]*line 8"),
         ("variant,seed,seed\na,1,2\n", "stands twice"),
         ("variant,seed,value,status\na,1,2,crashed\n", "unknown status"),
+        (",,\n,,\n", "stands twice|no column"),
+        ("just some words\n", r"no column 'variant'[\s\S]*columns just some words"),
+        (TIDY + '"wide,4,2.2\n', "does not fit the header|not a CSV"),
         (b"variant,seed,value\ncaf\xe9,1,2\n", r"not UTF-8[\s\S]*byte 22"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from workbench.reporting import wording
-from workbench.reporting.decision import Decision, describe_interim
+from workbench.reporting.decision import Decision
 from workbench.reporting.escaping import to_html
 from workbench.reporting.forest import forest_plot
 from workbench.reporting.tables import html_table
@@ -88,7 +88,7 @@ def html_page(decisions: Sequence[Decision]) -> str:
 
 def _result(decision: Decision) -> Iterable[str]:
     if not decision.complete:
-        yield f'<p class="interim">{to_html(describe_interim(decision.cells_done, decision.cells_planned))}</p>'
+        yield f'<p class="interim">{to_html(decision.interim)}</p>'
     yield '<ul class="verdicts">'
     for contrast in decision.contrasts:
         said = to_html(wording.sentence(contrast, decision))

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.errors import StoreError
 from workbench.reporting import wording
-from workbench.reporting.decision import Decision, describe_interim
+from workbench.reporting.decision import Decision
 from workbench.reporting.escaping import to_markdown
 from workbench.reporting.forest import forest_plot
 from workbench.reporting.page import html_page
@@ -36,18 +36,26 @@ def write_report(decisions: Sequence[Decision], folder: Path | str) -> list[Path
         "forest.svg": forest_plot(decisions[0]),
         "report.html": html_page(decisions),
     }
+    return [write_text(folder / name, text) for name, text in texts.items()]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write one file of a report and return its path.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise StoreError(
             "the report cannot be written",
-            where=folder,
+            where=path.parent,
             got=error.strerror or str(error),
             fix="name another folder with --out FOLDER",
         ) from None
-    return [folder / name for name in texts]
+    return path
 
 
 def verdict_lines(decision: Decision) -> list[str]:
@@ -74,7 +82,7 @@ def markdown_report(decisions: Sequence[Decision]) -> str:
 
 def _result(decision: Decision) -> Iterable[str]:
     if not decision.complete:
-        yield "> " + to_markdown(describe_interim(decision.cells_done, decision.cells_planned))
+        yield "> " + to_markdown(decision.interim)
     lines = (f"**{to_markdown(c.arm)}** {to_markdown(wording.sentence(c, decision))}" for c in decision.contrasts)
     yield "\n".join(f"- {line}" for line in lines)
     yield to_markdown(caption(decision), leading=True) + "."

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.reporting import wording
-from workbench.reporting.decision import Decision, describe_interim
+from workbench.reporting.decision import Decision
 from workbench.reporting.escaping import plain, to_csv, to_html, to_latex, to_markdown
 from workbench.statistics import Contrast
 
@@ -43,8 +43,10 @@ FINAL = (
     Column("difference [interval]", True),
     Column("p adj", True),
     Column("verdict", False),
+    Column("p paired t", True),
     Column("pairs", True),
     Column("r", True),
+    Column("noise", True),
     Column("MDE", True),
     Column("what differs", False, published=False),
     Column("Δ parameters", True),
@@ -92,7 +94,7 @@ def to_terminal(decision: Decision, *, width: int = 120) -> Table:
     # Text is printed as it is; a string would be searched for markup, and an arm may be called "[bold]".
     table = Table(title=Text(plain(caption(decision)), style="bold"), title_justify="left", box=SIMPLE_HEAD)
     if not decision.complete:
-        table.caption = describe_interim(decision.cells_done, decision.cells_planned)
+        table.caption = decision.interim
     for column in (columns(decision)[index] for index in kept):
         table.add_column(Text(column.heading), justify="right" if column.numeric else "left", no_wrap=column.numeric)
     for row in rows(decision):
@@ -179,6 +181,7 @@ def _record(decision: Decision, row: Row) -> dict[str, object]:
         "sd": contrast.sd,
         "p": contrast.p,
         "p_adjusted": contrast.p_adjusted,
+        "attainable_p": contrast.attainable_p,
         "p_equivalence": contrast.p_equivalence,
         "verdict": contrast.verdict or "interim",
         "against_smallest_effect": contrast.relevance,
@@ -186,12 +189,19 @@ def _record(decision: Decision, row: Row) -> dict[str, object]:
         "pairs": contrast.pairs,
         "missing": contrast.missing,
         "correlation": contrast.correlation,
+        "pairing_gain": contrast.pairing_gain,
+        "noise": contrast.noise,
+        "baseline_noise": contrast.baseline_noise,
+        "set_aside": contrast.set_aside,
+        "p_paired_t_holm": contrast.p_paired,
         "mde": contrast.mde,
         "more_seeds": (
             wording.settling(contrast)
             if contrast.verdict == "undecided" and contrast.more_seeds is None
             else contrast.more_seeds
         ),
+        "guard": wording.claim(contrast.guard) if contrast.guard else None,
+        "p_guard": contrast.guard.p if contrast.guard else None,
         "exploratory": contrast.exploratory,
         "method": contrast.method,
         "what_differs": arm.get("differs"),
@@ -219,8 +229,10 @@ def _texts(contrast: Contrast, decision: Decision) -> tuple[str, ...]:
         wording.difference(contrast, places),
         wording.p_value(contrast.p_adjusted),
         wording.verdict(contrast),
+        wording.p_value(contrast.p_paired),
         str(contrast.pairs),
         wording.correlation(contrast.correlation),
+        wording.NONE if contrast.noise is None else f"×{contrast.noise:.2g}",
         wording.NONE if contrast.mde is None else f"{contrast.mde:.{places}f}",
         *tail,
     )
@@ -233,6 +245,8 @@ def _all_columns(decision: Decision) -> tuple[Column, ...]:
 def _known(decision: Decision) -> list[bool]:
     arms = [decision.arms.get(contrast.arm, {}) for contrast in decision.contrasts]
     unknown = {
+        "noise": all(contrast.noise is None for contrast in decision.contrasts),
+        "p paired t": len(decision.contrasts) == 1 or all(c.p_paired is None for c in decision.contrasts),
         "what differs": not any(arm.get("differs") for arm in arms),
         "Δ parameters": all(arm.get("parameters_difference") is None for arm in arms),
     }

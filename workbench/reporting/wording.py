@@ -10,7 +10,7 @@ from math import floor, log10
 from statistics import median
 
 from workbench.reporting.decision import Decision
-from workbench.statistics import Contrast
+from workbench.statistics import Claim, Contrast
 
 NONE = "–"
 MINUS = "−"
@@ -101,7 +101,10 @@ def verdict(contrast: Contrast) -> str:
     """Write the verdict for a table cell; undecided with what would settle it."""
     if contrast.verdict is None:
         return NONE
-    return f"undecided ({settling(contrast)})" if contrast.verdict == "undecided" else contrast.verdict
+    if contrast.verdict != "undecided":
+        return contrast.verdict
+    needed = ">50 seeds" if contrast.more_seeds is None else f"+{contrast.more_seeds} seeds"
+    return f"undecided ({contrast.blocked or needed})"
 
 
 def settling(contrast: Contrast) -> str:
@@ -133,9 +136,19 @@ def sentence(contrast: Contrast, decision: Decision) -> str:
     ends = sorted((abs(contrast.low), abs(contrast.high)))
     more = "more" if estimate > 0 else "less"
     text = f"{contrast.verdict}: {abs(estimate):.{places}f}{unit} {more} [{ends[0]:.{places}f}, {ends[1]:.{places}f}]"
+    if contrast.verdict == "better" and contrast.guard is not None:
+        text = f"{text}, {claim(contrast.guard)}"
     if contrast.relevance == "unclear":
         return f"{text}, perhaps less than the {smallest:g} that matters"
     return f"{text}, less than the {smallest:g} that matters" if contrast.relevance == "within" else text
+
+
+def claim(held: Claim) -> str:
+    """Write a joint claim: "without being worse on accuracy by 0.02 or more (p .003)"."""
+    guards = " and ".join(f"on {metric} by {margin:g} or more" for metric, margin in held.margins)
+    if held.holds:
+        return f"without being worse {guards} (p {p_value(held.p)})"
+    return f"not shown without being worse {guards} ({held.blocked or 'p ' + p_value(held.p)})"
 
 
 def _settled_by(contrast: Contrast) -> str:

@@ -10,7 +10,9 @@ never imputes. Needs numpy and scipy, knows nothing of files, models or trackers
 [('b', 'worse')]
 """
 
-from workbench.statistics.contrasts import Contrast, contrast_all
+from workbench.statistics.contrasts import METHOD, Contrast, contrast_all
+from workbench.statistics.guards import Claim, Guard, claim_all
+from workbench.statistics.macro import EVERY_TASK, macro_average
 from workbench.statistics.multiplicity import holm
 from workbench.statistics.pairing import Cell, ItemScores, Paired, pair, run_means
 from workbench.statistics.power import (
@@ -18,22 +20,35 @@ from workbench.statistics.power import (
     minimum_detectable_effect,
     paired_power,
     share_called_equivalent,
+    upper_sd,
 )
+from workbench.statistics.reference import SMALLEST_SEEDS, compare_blocks, reference, seeds_needed
 from workbench.statistics.student import equivalence_p, paired_t
 
 __all__ = [
+    "EVERY_TASK",
+    "METHOD",
+    "SMALLEST_SEEDS",
     "Cell",
+    "Claim",
     "Contrast",
+    "Guard",
     "ItemScores",
     "Paired",
     "chance_of_verdict",
+    "claim_all",
+    "compare_blocks",
     "contrast_all",
     "equivalence_p",
     "holm",
+    "macro_average",
     "minimum_detectable_effect",
     "pair",
     "paired_power",
     "paired_t",
+    "reference",
     "run_means",
+    "seeds_needed",
     "share_called_equivalent",
+    "upper_sd",
 ]

@@ -2,31 +2,35 @@
 
 Promises that over all arms of a family the chance of any false "better" or "worse" is at most alpha, and that of any
 false "equivalent" likewise: two families, neither shrinking the other. Every verdict carries what a reader needs to
-doubt it: pairs, lost seeds, correlation, smallest detectable effect. Refuses to let a diverged seed count in favour of
-the side it happened to, to judge without seed noise, and to test while runs are still to come.
+doubt it: pairs, lost seeds, correlation, noise beside the other arms', smallest detectable effect. Refuses to let a
+diverged seed count in favour of the side it happened to, to judge without seed noise, and to test while runs are still
+to come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from workbench.errors import StatisticsError
+from workbench.statistics.guards import Claim
+from workbench.statistics.judging import POWER, Judgement, Test, judge
 from workbench.statistics.multiplicity import holm
 from workbench.statistics.pairing import Paired
-from workbench.statistics.power import chance_of_verdict, minimum_detectable_effect, upper_sd
-from workbench.statistics.student import PairedT, equivalence_p, paired_t
+from workbench.statistics.power import chance_of_verdict, upper_sd
+from workbench.statistics.reference import DRAWS
+from workbench.statistics.samples import Sample, blocks, correlation, divergence, losses, pairing_gain, samples
+from workbench.statistics.student import paired_t
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 Relevance = Literal["beyond", "within", "unclear"]
 
+METHOD = "seed-block bootstrap with step-down correction, version 1"  # part of a plan's hash
 FARTHEST = 50  # more seeds than this are not worth forecasting
-POWER = 0.8
-ROUNDING = 1e-12  # spread below this share of the scores is arithmetic, not noise between seeds
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,20 @@ class Contrast:
         family: Number of arms the correction covers.
         pairs: Complete pairs of runs the numbers rest on.
         missing: Seed blocks left out.
-        mde: True difference detected with 80 % power at the observed sd and the corrected level.
-        attainable_p: Smallest p-value an enumerated test could give; None for tests without such a floor.
+        mde: True difference these seeds detect with 80 % power at the observed noise and the corrected level.
+        attainable_p: Smallest adjusted p-value the test could give: one in as many draws as its reference has; None for
+            tests without such a floor.
         correlation: Of arm and baseline over seeds; None below three pairs or without spread.
+        pairing_gain: How many times as many seeds the comparison would need without pairing; below 1 where it cost.
+        noise: Residual sd of the arm's runs relative to the other arms'; None where arms were not judged together.
+        baseline_noise: The baseline's, likewise.
+        residual_sd: Residual sd of one run, seed effect removed, pooled over the arms judged together; in units of the
+            metric, as the noise a plan asks for.
+        residual_df: Its degrees of freedom.
+        set_aside: Whether the arm was too noisy to be judged together with the others.
+        p_paired: The paired t test's p-value of this arm, adjusted by Holm: what a reviewer knows, not what decides.
         coverage: Share of parameters that start equal, {"total", "without_embeddings"}; None where unknown.
-        guard: Metrics that must not get worse for this claim; None without one.
+        guard: The joint claim "better, and no worse on these metrics"; None where no metric guards.
         exploratory: Not the primary metric of the plan.
         verdict: With respect to the metric's direction; None while the plan is incomplete.
         more_seeds: Further seeds expected to settle an undecided verdict with probability 0.8 (0 where it is settled);
@@ -82,7 +95,7 @@ class Contrast:
     attainable_p: float | None
     correlation: float | None
     coverage: dict[str, float] | None = None
-    guard: str | None = None
+    guard: Claim | None = None
     exploratory: bool = False
     verdict: Verdict | None = None
     more_seeds: int | None = None
@@ -92,34 +105,13 @@ class Contrast:
     blocked: str | None = None
     differences: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """The complete pairs of one arm, and the seeds where there is none."""
-
-    arm: str
-    seeds: tuple[str, ...]
-    scores: NDArray[np.float64]  # (2, pairs): baseline, arm
-    lost: dict[tuple[str, str], tuple[str, ...]]  # (side, status) -> seeds
-
-    @property
-    def differences(self) -> NDArray[np.float64]:
-        return np.asarray(self.scores[1] - self.scores[0])
-
-    @property
-    def noise(self) -> Literal["none", "identical", "constant", "present"]:
-        """Whether the seeds leave noise to test against; "identical" scores in every pair answer without a test."""
-        if len(self.seeds) < 2:
-            return "none"
-        tolerance = ROUNDING * float(np.abs(self.scores).max())
-        if np.ptp(self.differences) > tolerance:
-            return "present"
-        moves = bool((np.ptp(self.scores, axis=1) > tolerance).all())
-        return "identical" if moves and bool((np.abs(self.differences) <= tolerance).all()) else "constant"
-
-    def diverged(self, side: str) -> tuple[str, ...]:
-        return self.lost.get((side, "diverged"), ())
+    pairing_gain: float | None = None
+    noise: float | None = None
+    baseline_noise: float | None = None
+    residual_sd: float | None = None
+    residual_df: int | None = None
+    set_aside: bool = False
+    p_paired: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,29 +123,22 @@ class _Family:
     smallest_effect: float | None
     higher_is_better: bool
 
-    @property
-    def level(self) -> float:
-        return self.alpha / self.size
-
-
-class _Adjusted(NamedTuple):
-    """The two p-values of one arm, each adjusted over its own family."""
-
-    difference: float
-    equivalence: float
-
 
 def contrast_all(
     paired: Paired, *, smallest_effect: float | None = None, alpha: float = 0.05, interim: bool = False
 ) -> tuple[Contrast, ...]:
-    """Compare every arm with the baseline by paired t tests, corrected over the arms.
+    """Compare every arm with the baseline by the default test, corrected over the arms.
 
-    Differences: two-sided paired t, Holm over arms; simultaneous intervals are Bonferroni t at 1 - alpha/K, cut at zero
-    where Holm's steps reject zero and the interval, which takes no steps, still holds it. Equivalence within
-    ±smallest_effect: two one-sided t tests, Holm over arms as a family of its own. Each contrast uses the seeds in
-    which both runs finished. The side of a *diverged* run can be neither better nor equivalent: a diverged arm cannot
-    be called better, and no arm worse than a diverged baseline. Runs that *failed* only shrink the sample, and a note
-    says so.
+    Arms with every seed of the design are judged together by the seed-block bootstrap: a variance that borrows strength
+    from all arms (see `blocks`), against a reference distribution of the whole procedure, step-down (see `reference`).
+    With one arm that is the paired t test. Arms that lack seeds are judged on their own pairs by a paired t test, arms
+    declared unpaired by Welch's, both with Holm, on their share of alpha. Equivalence within ±smallest_effect is a
+    step-down family of its own. Intervals are simultaneous and single-step, cut at zero where the steps reject zero and
+    the interval still holds it.
+
+    A seed is lost only to the arm that lacks it; one in which the baseline has no run is lost to all. The side of a
+    *diverged* run can be neither better nor equivalent: a diverged arm cannot be called better, and no arm worse than a
+    diverged baseline. Runs that *failed* only shrink the sample, and a note says so.
 
     Args:
         paired: Scores of one metric.
@@ -171,137 +156,133 @@ def contrast_all(
     """
     _refuse_bad_levels(alpha, smallest_effect)
     family = _Family(len(paired.arms), alpha, smallest_effect, paired.higher_is_better)
-    samples = [_sample(paired, row) for row in range(1, 1 + len(paired.arms))]
-    described = [_describe(paired, sample, family) for sample in samples]
+    members = samples(paired)
+    described = [_describe(paired, sample, family) for sample in members]
     if interim:
         return tuple(described)
-    _refuse_unpaired(paired, samples)
-    tests = [paired_t(sample.differences) if sample.noise == "present" else None for sample in samples]
-    # An arm that cannot be tested keeps its place in the family, so that losing runs never makes the others easier.
-    difference = holm([1.0 if test is None else float(test.p) for test in tests]).tolist()
-    equivalence = holm([_equivalence(s, t, smallest_effect) for s, t in zip(samples, tests, strict=True)]).tolist()
-    adjusted = map(_Adjusted, difference, equivalence)
-    together = zip(described, samples, tests, adjusted, strict=True)
-    return tuple(_judge(contrast, sample, test, p, family) for contrast, sample, test, p in together)
+    _refuse_unpaired(paired, members)
+    judgement = judge(members, blocks(paired, members), alpha, smallest_effect)
+    familiar = _paired_p(members)
+    together = zip(described, members, judgement.tests, familiar, strict=True)
+    return tuple(
+        replace(_conclude(contrast, sample, test, judgement, family), p_paired=p)
+        for contrast, sample, test, p in together
+    )
 
 
-def _sample(paired: Paired, row: int) -> _Sample:
-    lost: dict[tuple[str, str], tuple[str, ...]] = {}
-    for side, line in (("baseline", 0), ("arm", row)):
-        for status in ("diverged", "failed", "missing"):
-            seeds = tuple(np.array(paired.seeds)[paired.status[line] == status].tolist())
-            if seeds:
-                lost[side, status] = seeds
-    kept = np.flatnonzero((paired.status[[0, row]] == "finished").all(axis=0)).tolist()
-    return _Sample(paired.arms[row - 1], tuple(paired.seeds[i] for i in kept), paired.values[[0, row]][:, kept], lost)
-
-
-def _equivalence(sample: _Sample, test: PairedT | None, margin: float | None) -> float:
-    if margin is None or (test is None and sample.noise != "identical"):
-        return 1.0
-    return 0.0 if test is None else float(equivalence_p(test, margin))
-
-
-def _describe(paired: Paired, sample: _Sample, family: _Family) -> Contrast:
+def _describe(paired: Paired, sample: Sample, family: _Family) -> Contrast:
     """Everything that can be said of an arm without a test: all there is while the plan is incomplete."""
-    d = sample.differences
+    differences = sample.differences.tolist()
+    planned = len(paired.seeds) if sample.paired else sample.runs
     return Contrast(
         arm=sample.arm,
         baseline=paired.baseline,
         metric=paired.metric,
         estimand="fixed benchmark, new seeds",
-        estimate=float(d.mean()) if len(d) else None,
+        estimate=sample.estimate,
         low=None,
         high=None,
         p=None,
         p_adjusted=None,
-        method=_method(family),
+        method=METHOD,
         family=family.size,
-        pairs=len(d),
-        missing=len(paired.seeds) - len(d),
+        pairs=sample.runs,
+        missing=planned - sample.runs,
         mde=None,
         attainable_p=None,
         correlation=None,
-        sd=float(d.std(ddof=1)) if len(d) > 1 else None,
-        differences=tuple(zip(sample.seeds, d.tolist(), strict=True)),
-        notes=tuple(_losses(sample, len(paired.seeds))),
+        sd=sample.sd,
+        differences=tuple(zip(sample.seeds, differences, strict=True)) if sample.paired else (),
+        notes=tuple(losses(sample, planned)),
     )
 
 
-def _judge(described: Contrast, sample: _Sample, test: PairedT | None, p: _Adjusted, family: _Family) -> Contrast:
-    tested = test is not None or sample.noise == "identical"
-    different = tested and p.difference <= family.alpha
-    equivalent = tested and p.equivalence <= family.alpha
-    verdict, blocked = _verdict(sample, different, equivalent, family)
-    low, high, cut = _interval(sample, test, different, family)
-    notes = described.notes
-    if cut:
-        notes += ("interval cut at zero, which Holm's steps reject and the one-step interval does not",)
-    if sample.noise == "identical":
-        notes += ("scores equal to the baseline's in every seed",)
+def _conclude(
+    described: Contrast, sample: Sample, test: Test | None, judgement: Judgement, family: _Family
+) -> Contrast:
+    different = test is not None and test.p_adjusted <= family.alpha
+    equivalent = test is not None and test.p_equivalence is not None and test.p_equivalence <= family.alpha
+    verdict, blocked = _verdict(sample, test, different, equivalent, family)
+    low, high, cut = None, None, False
+    if test is not None:
+        low, high, cut = cut_at_zero(test.estimate - test.half, test.estimate + test.half, test.estimate, different)
     return replace(
         described,
+        method=_method(test, judgement, family),
         low=low,
         high=high,
-        p=float(test.p) if test is not None else 1.0 if tested else None,
-        p_adjusted=p.difference if tested else None,
-        mde=_mde(test, family),
-        correlation=_correlation(sample),
+        p=test.p if test else None,
+        p_adjusted=test.p_adjusted if test else None,
+        attainable_p=_attainable(test, judgement, family),
+        mde=test.mde if test else None,
+        correlation=correlation(sample),
+        pairing_gain=pairing_gain(sample),
+        noise=test.noise.ratio if test and test.noise else None,
+        baseline_noise=judgement.baseline_noise.ratio if judgement.baseline_noise else None,
+        residual_sd=judgement.residual[0] if judgement.residual else None,
+        residual_df=judgement.residual[1] if judgement.residual else None,
+        set_aside=test is not None and test.kind == "set aside",
         verdict=verdict,
-        more_seeds=_more_seeds(test, blocked, verdict, family),
-        relevance=_relevance(low, high, verdict, family),
-        p_equivalence=p.equivalence if tested and family.smallest_effect is not None else None,
+        more_seeds=_more_seeds(sample, test, blocked, verdict, family),
+        relevance=relevance(low, high, verdict, family.smallest_effect),
+        p_equivalence=test.p_equivalence if test else None,
         blocked=blocked,
-        notes=notes,
+        notes=described.notes + tuple(_notes(sample, test, cut, judgement)),
     )
 
 
-def _losses(sample: _Sample, planned: int) -> Iterable[str]:
-    for (side, status), seeds in sample.lost.items():
-        who = "the baseline " if side == "baseline" else ""
-        what = {"diverged": "diverged", "failed": "failed on its machine", "missing": "has no score"}[status]
-        which = "seed" if len(seeds) == 1 else "seeds"
-        yield f"{who}{what} in {which} {', '.join(seeds)}; judged on {len(sample.seeds)} of {planned} seeds"
+def _attainable(test: Test | None, judgement: Judgement, family: _Family) -> float | None:
+    if test is None or test.kind not in ("blocks", "set aside") or judgement.together == 1:
+        return None
+    return family.size / judgement.together / (1 + DRAWS)
 
 
-def _verdict(sample: _Sample, different: bool, equivalent: bool, family: _Family) -> tuple[Verdict, str | None]:
-    if len(sample.seeds) < 2:
-        return "undecided", _divergence(sample) or "fewer than two complete pairs"
-    if sample.noise == "constant":
+def _notes(sample: Sample, test: Test | None, cut: bool, judgement: Judgement) -> Iterable[str]:
+    if test is None:
+        return
+    if test.kind == "set aside" and test.noise:
+        yield (
+            f"its runs are {test.noise.ratio:.1f} times as noisy as the other arms' (F test, p {test.noise.p:.1g}): "
+            "judged on its own pairs"
+        )
+    if test.kind == "own pairs" and judgement.together:
+        yield "lacks seeds that other arms have: judged on its own pairs, on its share of the error rate"
+    if test.tax > 1 and test.kind == "blocks":
+        yield f"p-values carry a factor of {test.tax:g} because a noisier arm was set aside by looking at the data"
+    if cut:
+        yield "interval cut at zero, which the step-down test rejects and the single-step interval does not"
+    if test.kind == "identical":
+        yield "scores equal to the baseline's in every seed"
+
+
+def _verdict(
+    sample: Sample, test: Test | None, different: bool, equivalent: bool, family: _Family
+) -> tuple[Verdict, str | None]:
+    if sample.runs < 2:
+        return "undecided", divergence(sample) or "fewer than two complete pairs"
+    if test is None:
         return "undecided", "no noise between seeds to test against"
     verdict: Verdict = "undecided"
     if different:
-        verdict = "better" if (sample.differences.mean() > 0) == family.higher_is_better else "worse"
+        verdict = "better" if (test.estimate > 0) == family.higher_is_better else "worse"
     elif equivalent:
         verdict = "equivalent"
     favours_arm, favours_baseline = verdict in ("better", "equivalent"), verdict in ("worse", "equivalent")
     vetoed = (favours_arm and sample.diverged("arm")) or (favours_baseline and sample.diverged("baseline"))
     if vetoed or verdict == "undecided":
-        return "undecided", _divergence(sample)
+        return "undecided", divergence(sample)
     return verdict, None
 
 
-def _divergence(sample: _Sample) -> str | None:
-    parts = []
-    for side, who in (("arm", ""), ("baseline", "the baseline ")):
-        if seeds := sample.diverged(side):
-            parts.append(f"{who}diverged in {len(seeds)} seed{'s' * (len(seeds) > 1)}")
-    return ", ".join(parts) or None
-
-
-def _interval(
-    sample: _Sample, test: PairedT | None, different: bool, family: _Family
-) -> tuple[float | None, float | None, bool]:
-    if test is None:
-        return (0.0, 0.0, False) if sample.noise == "identical" else (None, None, False)
-    low, high = (float(end) for end in test.interval(1 - family.level))
+def cut_at_zero(low: float, high: float, estimate: float, different: bool) -> tuple[float, float, bool]:
+    """Cut a single-step interval that still holds the zero which the step-down test rejects, and say whether it was."""
     if different and low < 0 < high:
-        return (0.0, high, True) if test.estimate > 0 else (low, 0.0, True)
+        return (0.0, high, True) if estimate > 0 else (low, 0.0, True)
     return low, high, False
 
 
-def _relevance(low: float | None, high: float | None, verdict: Verdict, family: _Family) -> Relevance | None:
-    margin = family.smallest_effect
+def relevance(low: float | None, high: float | None, verdict: Verdict, margin: float | None) -> Relevance | None:
+    """Weigh an interval against the smallest effect that matters; see `Contrast.relevance`."""
     if margin is None or low is None or high is None:
         return None
     if low > margin or high < -margin:
@@ -309,38 +290,55 @@ def _relevance(low: float | None, high: float | None, verdict: Verdict, family: 
     return "within" if verdict == "equivalent" or -margin < low <= high < margin else "unclear"
 
 
-def _mde(test: PairedT | None, family: _Family) -> float | None:
-    if test is None:
-        return None
-    return minimum_detectable_effect(test.df + 1, family.level, POWER) * float(test.sd)
-
-
-def _more_seeds(test: PairedT | None, blocked: str | None, verdict: Verdict, family: _Family) -> int | None:
+def _more_seeds(
+    sample: Sample, test: Test | None, blocked: str | None, verdict: Verdict, family: _Family
+) -> int | None:
     if verdict != "undecided":
         return 0
     if test is None or blocked is not None:
         return None
-    n = test.df + 1
+    n = sample.runs
     # The sd of a few seeds is itself uncertain; its upper bound keeps the forecast from being an optimist's.
-    sd = upper_sd(float(test.sd), n)
+    sd = upper_sd(test.sd, test.df)
     margin = None if family.smallest_effect is None else family.smallest_effect / sd
-    seeds = tuple(range(n + 1, n + 1 + FARTHEST))
-    enough = np.flatnonzero(chance_of_verdict(seeds, float(test.estimate) / sd, family.level, margin) >= POWER)
-    return int(enough[0]) + 1 if len(enough) else None
+
+    def enough(more: int) -> bool:
+        chance = chance_of_verdict(
+            (n + more,),
+            test.estimate / sd,
+            test.level,
+            margin,
+            alpha_equivalence=test.level_equivalence,
+            df_per_seed=test.df / (n - 1),
+        )
+        return bool(chance[0] >= POWER)
+
+    found = bisect_left(range(1, 1 + FARTHEST), True, key=enough)
+    return found + 1 if found < FARTHEST else None
 
 
-def _correlation(sample: _Sample) -> float | None:
-    tolerance = ROUNDING * float(np.abs(sample.scores).max(initial=0.0))
-    if len(sample.seeds) < 3 or not (np.ptp(sample.scores, axis=1) > tolerance).all():
-        return None
-    return float(np.clip(np.corrcoef(sample.scores[0], sample.scores[1])[0, 1], -1.0, 1.0))
+def _paired_p(members: Sequence[Sample]) -> list[float | None]:
+    testable = [sample.paired and sample.noise == "present" for sample in members]
+    raw = [
+        float(paired_t(sample.differences).p) if able else 1.0 for sample, able in zip(members, testable, strict=True)
+    ]
+    return [p if able else None for p, able in zip(holm(raw).tolist(), testable, strict=True)]
 
 
-def _method(family: _Family) -> str:
+def _method(test: Test | None, judgement: Judgement, family: _Family) -> str:
     arms = f"{family.size} arm{'s' * (family.size > 1)}"
-    words = f"paired t, Holm over {arms}; simultaneous {100 * (1 - family.alpha):.4g} % intervals (Bonferroni t)"
+    if test is None or test.kind == "identical":
+        return f"no test; keeps its place among {arms}"
+    if test.kind in ("own pairs", "two groups") or judgement.together == 1:
+        own = "Welch t" if test.kind == "two groups" else "paired t"
+        words = own if family.size == 1 else f"{own}, Holm over {arms}"
+    elif test.kind == "set aside":
+        words = f"paired t within the seed-block bootstrap, step-down over {arms}"
+    else:
+        words = f"seed-block bootstrap, step-down over {arms}"
+    words += f"; simultaneous {100 * (1 - family.alpha):.4g} % interval"
     if family.smallest_effect is not None:
-        words += f"; equivalence by two one-sided paired t tests, Holm over {arms}"
+        words += "; equivalence by two one-sided tests, a step-down family of its own"
     return words
 
 
@@ -356,14 +354,14 @@ def _refuse_bad_levels(alpha: float, smallest_effect: float | None) -> None:
         )
 
 
-def _refuse_unpaired(paired: Paired, samples: list[_Sample]) -> None:
+def _refuse_unpaired(paired: Paired, members: Sequence[Sample]) -> None:
     explained = bool(np.isin(paired.status, ["diverged", "failed"]).any())
-    if explained or any(len(sample.seeds) >= 2 for sample in samples):
+    if explained or any(sample.runs >= 2 for sample in members):
         return
     raise StatisticsError(
         "no arm shares two seeds with the baseline",
         where=f"metric {paired.metric}",
         expected=f"runs of {paired.baseline} and of an arm under the same seeds",
-        got=f"at most {max(len(sample.seeds) for sample in samples)} shared",
+        got=f"at most {max(sample.runs for sample in members)} shared",
         fix="label runs that belong together with the same seed, or run the arms under the baseline's seeds",
     )

@@ -8,7 +8,7 @@ cells, scores that are not finite, a baseline that is not there and a single see
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
@@ -44,6 +44,7 @@ class Paired:
         values: float64[1 + arms, seeds]; NaN exactly where the run did not finish.
         status: str[1 + arms, seeds]: "finished", "diverged" (an outcome of the arm), "failed" (trouble with machine or
             code) or "missing" (not run, or without this metric).
+        unpaired: Arms whose runs share no noise with the baseline's, whatever their seeds are called.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class Paired:
     seeds: tuple[str, ...]
     values: NDArray[np.float64]
     status: NDArray[np.str_]
+    unpaired: frozenset[str] = frozenset()
 
 
 class ItemScores(NamedTuple):
@@ -72,6 +74,7 @@ def pair(
     higher_is_better: bool,
     arms: Sequence[str] | None = None,
     seeds: Sequence[str | int] | None = None,
+    unpaired: Collection[str] | None = None,
 ) -> Paired:
     """Arrange tidy rows (variant, seed, value, status; see `Cell`) as arms by seeds.
 
@@ -82,6 +85,8 @@ def pair(
         higher_is_better: Its direction.
         arms: Order of the arms (all variants but the baseline, by name, unless given).
         seeds: Block labels of the plan, so that runs still to come count as missing (those of the rows unless given).
+        unpaired: Arms declared to share no noise with the baseline; pairing is what the design says, never what a
+            p-value likes.
 
     Raises:
         StatisticsError: for a duplicated cell, a finished run without a finite value, an unknown status, a variant or
@@ -106,7 +111,10 @@ def pair(
         if cell.status == "finished":
             values[where] = cell.value
     values.flags.writeable = status.flags.writeable = False
-    return Paired(metric, higher_is_better, baseline, arms, blocks, values, status)
+    apart = frozenset(unpaired or ())
+    if strange := apart - set(arms):
+        raise StatisticsError("no such arm to leave unpaired", expected=", ".join(arms), got=", ".join(sorted(strange)))
+    return Paired(metric, higher_is_better, baseline, arms, blocks, values, status, apart)
 
 
 def run_means(runs: Sequence[ItemScores]) -> NDArray[np.float64]:
@@ -132,7 +140,7 @@ def run_means(runs: Sequence[ItemScores]) -> NDArray[np.float64]:
         _refuse_bad_items(run.run, names, values, weights)
         reference = reference or (run.run, names, weights)
         _refuse_other_items(run.run, names, weights, *reference)
-        means[row] = values @ weights / weights.sum()
+        means[row] = (values * weights).sum() / weights.sum()  # no BLAS: its threads would move the last bits
     return means
 
 

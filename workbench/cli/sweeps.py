@@ -1,4 +1,4 @@
-"""The command line: thin. Every command imports what it needs when it runs, so that help is there at once."""
+"""Commands on sweeps: list, plan, prepare, run, deliver, export, look."""
 
 from __future__ import annotations
 
@@ -10,40 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.cli.options import HOME, Corpus, Home, SweepName
 from workbench.errors import MissingExtra, PlanError, WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.launching import Deliverer
     from workbench.session import Session
 
-app = typer.Typer(
-    name="workbench",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="""Tells whether an architecture choice is really better, or only lucky.
 
-Name a baseline and one change; the workbench trains both under the same seeds and says, with a known error rate,
-whether the change beats the noise. The usual order: **plan**, **run**, **dashboard**, **export**. Results from
-elsewhere: **analyze**.
-""",
-)
-
-SweepName = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A name from `workbench sweeps`, or a .py, .yaml or .json file.")
-]
-Home = Annotated[
-    Path,
-    typer.Option("--home", envvar="WORKBENCH_HOME", help="Runtime folder: caches, runs, MLflow file, reports."),
-]
-Corpus = Annotated[
-    str | None, typer.Option("--corpus", help="Train on this .txt, .jsonl or .parquet file (or folder) instead.")
-]
-HOME = Path(".workbench")
-
-
-@app.command()
 def sweeps() -> None:
     """List the sweeps that come with the workbench."""
     import ast
@@ -56,22 +30,32 @@ def sweeps() -> None:
         console.print(f"[bold]{name}[/bold]  {told.splitlines()[0]}\n    [dim]{path}[/dim]", soft_wrap=True)
 
 
-@app.command()
-def plan(sweep: SweepName, corpus: Corpus = None, home: Home = HOME) -> None:
+def plan(
+    sweep: SweepName,
+    budget: Annotated[
+        str | None, typer.Option(help="Device time to spend, as 120h or 90min: shows seeds against tokens.")
+    ] = None,
+    corpus: Corpus = None,
+    home: Home = HOME,
+) -> None:
     """Show what a sweep would run, what exactly differs, what it costs and what it can detect; write plan.json."""
+    from workbench.budgeting import parse_budget, propose
     from workbench.estimating import seconds_per_cell
     from workbench.launching import default_workers
     from workbench.session import open_session
-    from workbench.terminal import console, show_plan
+    from workbench.terminal import console, show_plan, show_proposals
 
+    device_seconds = parse_budget(budget) if budget else None
     session = open_session(sweep, home, corpus)
     session.store.ensure_writable()
-    show_plan(session.plan, seconds_per_cell(session.plan, session.store), default_workers(session.plan))
+    seconds = seconds_per_cell(session.plan, session.store)
+    show_plan(session.plan, seconds, default_workers(session.plan))
+    if device_seconds:
+        show_proposals(session.plan, propose(session.plan, seconds, device_seconds), budget or "")
     path = session.store.save_plan(session.plan.hash, session.plan.document())
     console.print(f"Plan written to {path}\nNext: workbench run {sweep}", soft_wrap=True)
 
 
-@app.command()
 def prepare(
     sweep: Annotated[str, typer.Argument(metavar="[SWEEP]")] = "quickstart", corpus: Corpus = None, home: Home = HOME
 ) -> None:
@@ -92,7 +76,6 @@ def prepare(
         )
 
 
-@app.command()
 def run(
     sweep: SweepName,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per GPU or core unless told.")] = None,
@@ -114,7 +97,6 @@ def run(
         _run_sweep(session, workers)
 
 
-@app.command()
 def work(
     sweep: SweepName,
     corpus: Corpus = None,
@@ -134,7 +116,6 @@ def work(
     work_on(session.plan, session.store, parent)
 
 
-@app.command()
 def sync(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Runtime folders of other machines, merged into this one.")
@@ -160,7 +141,6 @@ def sync(
     console.print(f"{written} runs delivered to MLflow, {present} were there already")
 
 
-@app.command()
 def export(
     sweep: Annotated[
         str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name or the start of a plan's hash.")
@@ -186,7 +166,6 @@ def export(
         console.print(str(path), soft_wrap=True)
 
 
-@app.command()
 def dashboard(
     port: Annotated[int, typer.Option(help="Port on this machine; the server listens to localhost only.")] = 8501,
     home: Home = HOME,
@@ -209,50 +188,8 @@ def dashboard(
     os.execv(sys.executable, arguments)  # noqa: S606 - a list of arguments, no shell
 
 
-@app.command()
-def analyze(
-    file: Annotated[
-        Path, typer.Argument(help="CSV or parquet with columns variant, seed, value (and metric, task, item, weight).")
-    ],
-    baseline: Annotated[str | None, typer.Option(help="The variant every other is compared with.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Which metric, where the file holds several.")] = None,
-    lower_is_better: Annotated[
-        bool | None,
-        typer.Option("--lower-is-better/--higher-is-better", help="Guessed from the metric's name unless told."),
-    ] = None,
-    smallest_effect: Annotated[
-        float | None, typer.Option(help="Smallest difference that matters; allows 'equivalent'.")
-    ] = None,
-    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Family-wise error rate.")] = 0.05,
-    columns: Annotated[str, typer.Option("--map", help="Other column names: variant=model,seed=run.")] = "",
-    out: Annotated[
-        Path | None, typer.Option(help="Also write report, tables and forest plot into this folder.")
-    ] = None,
-) -> None:
-    """Judge results from elsewhere by the same statistics. Needs no torch."""
-    from workbench.reporting.analysis import analyze as judge
-    from workbench.reporting.report import write_report
-    from workbench.terminal import console, show_decision
-
-    pairs = [pair.partition("=") for pair in columns.split(",") if pair]
-    if wrong := [name for name, equals, column in pairs if not (equals and column)]:
-        raise WorkbenchError("--map cannot be read", expected="variant=model,seed=run", got=wrong[0])
-    mapping = {name.strip(): column.strip() for name, _, column in pairs}
-    decision = judge(
-        file,
-        baseline=baseline,
-        metric=metric,
-        lower_is_better=lower_is_better,
-        smallest_effect=smallest_effect,
-        alpha=alpha,
-        mapping=mapping,
-    )
-    show_decision(decision)
-    for path in write_report([decision], out) if out else []:
-        console.print(str(path), soft_wrap=True)
-
-
 def _run_cell(session: Session, cell: int) -> None:
+    from workbench.session import Frontier
     from workbench.terminal import console
     from workbench.working import run_one
 
@@ -261,6 +198,9 @@ def _run_cell(session: Session, cell: int) -> None:
         raise PlanError("there is no such cell", where="--cell", expected=f"0 to {len(trials) - 1}", got=cell)
     session.store.save_plan(session.plan.hash, session.plan.document())
     trial = trials[cell]
+    if trial not in Frontier(session.plan, session.store)():
+        console.print(f"cell {cell} ({trial.arm}, seed {trial.seed}) is not asked for, or not yet: nothing to run")
+        return
     record = run_one(session.plan, session.store, trial, lambda *news: None)
     if record is None:
         console.print(f"cell {cell} was stopped, or another process works on it; run it again to go on")
@@ -274,6 +214,7 @@ def _run_sweep(session: Session, workers: int | None) -> None:
     from workbench.estimating import seconds_per_cell
     from workbench.launching import Deliverer, Interrupted, default_workers, launch, worker_command
     from workbench.running import Runner
+    from workbench.session import Frontier
 
     plan, store, console = session.plan, session.store, terminal.console
     document = plan.document()
@@ -298,7 +239,8 @@ def _run_sweep(session: Session, workers: int | None) -> None:
 
     try:
         with board:
-            launch(plan, store, worker_command(session.sweep, plan, store, session.corpus), workers, tell)
+            command = worker_command(session.sweep, plan, store, session.corpus)
+            launch(plan, store, command, workers, tell, Frontier(plan, store, board.tell))
     except Interrupted:
         deliverer.close()
         again = shlex.join(["workbench", *sys.argv[1:]])
@@ -332,16 +274,3 @@ def _conclude(session: Session, deliverer: Deliverer, troubles: list[str]) -> No
     console.print(f"Next:   workbench dashboard{home}        look at curves, seeds and verdicts", soft_wrap=True)
     name = shlex.quote(session.plan.sweep.name)
     console.print(f"        workbench export {name} --out FOLDER{home}   tables and figure for a paper", soft_wrap=True)
-
-
-def main() -> None:
-    """Run the command line; a user's mistake becomes one message and exit code 2."""
-    try:
-        app()
-    except WorkbenchError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,155 @@
+"""What a decision says about itself in sentences: its arms, its method, what went wrong, where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.records import Record, Status
+from workbench.reporting import sequential
+from workbench.statistics import Contrast, Paired, upper_sd
+
+
+def describe_method(contrasts: Sequence[Contrast], alpha: float, smallest_effect: float | None, unit: str) -> list[str]:
+    """Say in sentences how contrasts were decided: the method note under every table."""
+    arms = contrasts[0].family
+    every = f"all {arms} arms" if arms > 1 else "the one arm"
+    amount = f"±{smallest_effect:g} {unit}".strip() if smallest_effect is not None else ""
+    kinds = list(dict.fromkeys(contrast.method.split(";")[0] for contrast in contrasts))
+    return [
+        "Differences are arm minus baseline under the same seed, at the baseline's hyperparameters; "
+        f"the estimand is {contrasts[0].estimand}.",
+        f"p adj: {' / '.join(kinds)}, two-sided: the chance of any false better or worse over {every} is at most "
+        f"{100 * alpha:.3g} %.",
+        *_describe_bootstrap(contrasts),
+        f"Intervals are simultaneous over {every}, {100 * (1 - alpha):.4g} %.",
+        f"Equivalent means within {amount}, by two one-sided tests over {every} as a step-down family of its own; the "
+        "two-sided interval may reach a little further."
+        if amount
+        else "No smallest effect that matters was named, so that no arm can be called equivalent.",
+        "p paired t: the paired t test with Holm, for comparison; it does not decide. "
+        "MDE is the true difference these seeds would have shown with 80 % power at the corrected level; "
+        "r is the correlation of arm and baseline over seeds.",
+    ]
+
+
+def _describe_bootstrap(contrasts: Sequence[Contrast]) -> Iterable[str]:
+    if not any("bootstrap" in contrast.method for contrast in contrasts):
+        return
+    yield (
+        "The seed-block bootstrap removes the seed effect all arms share, estimates the arms' noise jointly and the "
+        "baseline's from the baseline alone, lets an arm only enlarge its own standard error, and compares the result "
+        "with 100,000 draws of the whole procedure on noise."
+    )
+    loudness = contrasts[0].baseline_noise
+    if loudness is not None:
+        noises = [contrast.noise for contrast in contrasts if contrast.noise is not None]
+        arms = f", arms {min(noises):.2g} to {max(noises):.2g}" if noises else ""
+        yield f"Noise of one run relative to the other arms: baseline {loudness:.2g}{arms}."
+
+
+def describe_interim(cells_done: int, cells_planned: int, *, sequential: bool = False) -> str:
+    """Say why an incomplete plan has no verdict."""
+    if sequential:
+        return (
+            f"Interim: {cells_done} of the {cells_planned} cells asked for so far are in. Arms are judged after every "
+            "seed by boundaries made for that; the table waits for the last arm to be decided."
+        )
+    return (
+        f"Interim: {cells_done} of {cells_planned} cells are in. Verdicts wait for the last one, because a test after "
+        "every seed calls 10 to 23 % of identical arms different."
+    )
+
+
+def describe_arms(arms: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return per arm what it is: name -> what differs, sizes, pairing; the baseline is among them."""
+    base = arms[0].get("parameters")
+    described = {}
+    for number, arm in enumerate(arms):
+        own = arm.get("parameters")
+        described[arm["name"]] = {
+            "differs": "the baseline" if number == 0 else _differences(arm),
+            "parameters": own,
+            "parameters_difference": own - base if own is not None and base is not None else None,
+            "flops_per_token": arm.get("flops_per_token"),
+            "tokens": arm.get("tokens"),
+            "pairing": arm.get("pairing"),
+            "coverage": arm.get("coverage"),
+        }
+    return described
+
+
+def _differences(arm: Mapping[str, Any]) -> str:
+    """Write a diff for people: a component that changes its kind takes its old settings with it."""
+    lines = list(arm.get("diff", ()))
+    if not lines:
+        return "nothing: the same configuration, run again under other seeds"
+    replaced = {line["path"].removesuffix("kind") for line in lines if line["path"].endswith(".kind")}
+    texts = []
+    for line in lines:
+        path, old, new = line["path"], line["baseline"], line["arm"]
+        if new is None and not path.endswith(".kind") and path.startswith(tuple(replaced)):
+            continue
+        texts.append(f"{path.removeprefix('architecture.').removesuffix('.kind')}: {_value(old)} → {_value(new)}")
+    compensation = f" (compensated by {arm['compensation']})" if arm.get("compensation") else ""
+    return "; ".join(texts) + compensation
+
+
+def _value(held: object) -> str:
+    if held is None:
+        return "–"
+    return held if isinstance(held, str) else json.dumps(held, ensure_ascii=False)
+
+
+def footnotes(plan: Mapping[str, Any], found: Mapping[int, Record], contrasts: Sequence[Contrast]) -> Iterable[str]:
+    """Say of every run that was lost why, how pairing is known, and what the contrasts want said."""
+    for trial in plan["trials"]:
+        record = found.get(trial["cell"])
+        if record is not None and record.status is not Status.FINISHED:
+            reason = f": {record.reason}" if record.reason else ""
+            yield f"{trial['arm']}, seed {trial['seed']} {record.status}{reason}"
+    if any(arm.get("pairing") == "declared" for arm in plan["arms"]):
+        yield "pairing is declared, not proven: the workbench passes both trainers the same seed and sees no further"
+    for contrast in contrasts:
+        yield from (f"{contrast.arm}: {note}" for note in contrast.notes)
+
+
+def describe_residual(contrast: Contrast) -> dict[str, str]:
+    """Say how noisy one run is, the number a next sweep wants as its `noise`; empty where it is not known."""
+    if not contrast.residual_sd or not contrast.residual_df:
+        return {}
+    upper = upper_sd(contrast.residual_sd, contrast.residual_df)
+    return {
+        "Noise of one run": f"{contrast.residual_sd:.3g} (sd, seed effect removed, {contrast.residual_df} degrees of "
+        f"freedom; below {upper:.3g} with 80 % confidence)"
+    }
+
+
+def describe_facts(
+    plan: Mapping[str, Any], records: Iterable[Record], paired: Paired, contrast: Contrast
+) -> dict[str, str]:
+    """Return where a decision comes from: label -> text."""
+    held = list(records)
+    facts = {"Plan": plan["hash"], "Sweep": plan["sweep"], "Seeds": ", ".join(map(str, plan["seeds"]))}
+    most = "at most " if sequential.design_of(plan) else ""
+    facts["Cells"] = f"{len(held)} of {most}{len(plan['trials'])} in"
+    own = paired.values[0][np.isfinite(paired.values[0])]
+    if len(own) > 1:
+        facts["Baseline score"] = f"{own.mean():.4g} (sd {own.std(ddof=1):.2g} over {len(own)} seeds)"
+    facts.update(describe_residual(contrast))
+    if plan.get("numerics"):
+        facts["Numerics"] = ", ".join(f"{name} {value}" for name, value in plan["numerics"].items())
+    if plan.get("corpus"):
+        facts["Corpus"] = plan["corpus"]
+    if held:
+        hours = sum(record.costs.total_seconds for record in held) / 3600
+        tokens = sum(record.costs.tokens for record in held)
+        spent = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+        facts["Compute"] = f"{spent} of runs" + (f", {tokens:,} tokens" if tokens else "")
+    commits = sorted({str(record.provenance["commit"]) for record in held if record.provenance.get("commit")})
+    if commits:
+        facts["Code"] = ", ".join(commits)
+    return {**facts, **{str(label): str(text) for label, text in plan.get("facts", {}).items()}}
