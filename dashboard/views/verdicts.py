@@ -11,9 +11,9 @@ from dashboard import elements, figures, reading
 from dashboard.reading import View
 from workbench.errors import StatisticsError
 from workbench.reporting import Decision, csv_table, html_table, latex_table, markdown_table, wording
-from workbench.reporting.calibrating import DEFAULT_METHOD
 from workbench.reporting.calibration import badge, describe
 from workbench.reporting.escaping import to_html
+from workbench.statistics.methods import DEFAULT
 
 LEGEND = (
     "Mean difference to the baseline under the same seed, with its simultaneous interval; every small dot is one seed. "
@@ -73,7 +73,7 @@ def _calibrated(decision: Decision) -> None:
     elements.block(f'<p class="badge">Calibration: {to_html(badge(equal, measured))}</p>')
     with st.expander("How this is known"):
         for found in (equal, measured):
-            elements.block("".join(f"<p>{to_html(sentence)}</p>" for sentence in describe(found, DEFAULT_METHOD)))
+            elements.block("".join(f"<p>{to_html(sentence)}</p>" for sentence in describe(found, DEFAULT)))
         elements.chart(figures.p_values(equal), key=f"calibration of {decision.metric}")
 
 

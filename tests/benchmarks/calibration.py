@@ -17,15 +17,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.reporting.calibrating import DEFAULT_METHOD, named
+from workbench.reporting.calibrating import named
 from workbench.statistics.calibration import Calibration, calibrate
-from workbench.statistics.methods import METHODS
+from workbench.statistics.methods import DEFAULT, METHODS
 from workbench.statistics.scenarios import SCENARIOS
 
 SEEDS, ARMS = (3, 5, 8, 10), (1, 6, 20)
 PAIRED, POOLED = "paired t + Holm", "pooled block t + Holm"
 PERCENTILE, RELABELED = "percentile bootstrap", "label permutation max-T"
-COMPARED = (DEFAULT_METHOD, PAIRED, POOLED, PERCENTILE, RELABELED)
+COMPARED = (DEFAULT, PAIRED, POOLED, PERCENTILE, RELABELED)
 # The issue's scenarios with a bar: one kind of unequal noise at a time, or one shape and scale in all arms.
 BARRED = tuple(SCENARIOS)[:9]
 ERROR_BAR = {1: 0.065, 6: 0.065, 20: 0.070}
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 def simulations(method: str, seeds: int, arms: int) -> int:
     """Return how many data sets a cell is made of: as many as the method's speed allows."""
-    if method == DEFAULT_METHOD:
+    if method == DEFAULT:
         return 20_000 if arms > 6 else 200_000 if (seeds, arms) == (5, 6) else 40_000
     if (method == PERCENTILE and seeds > 5) or (method == RELABELED and arms * seeds > 8):
         return 300 if arms > 6 else 1_000
@@ -95,7 +95,7 @@ def measure_all(methods: Sequence[str], processes: int) -> list[Row]:
         for method in methods
         for arms in reversed(ARMS)
         for seeds in reversed(SEEDS)
-        if method == DEFAULT_METHOD or seeds >= METHODS[method].smallest_seeds
+        if method == DEFAULT or seeds >= METHODS[method].smallest_seeds
     ]
     began, rows = time.monotonic(), []
     with ProcessPoolExecutor(processes) as pool:
@@ -169,7 +169,7 @@ def _cell(row: Row) -> str:
 
 def bars(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
     """Hold the default test against its bars: what was asked, what was found, whether it is met."""
-    ours = [row for row in rows if row.method == DEFAULT_METHOD and row.noise in BARRED]
+    ours = [row for row in rows if row.method == DEFAULT and row.noise in BARRED]
     judged = []
     for arms, bar in ERROR_BAR.items():
         worst = max((row for row in ours if row.arms == arms and row.seeds >= 5), key=lambda row: row.error)
@@ -180,8 +180,8 @@ def bars(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
     where = f"{least.coverage:.4f} ({least.noise}, {least.seeds} seeds, K = {least.arms})"
     judged.append((f"simultaneous coverage ≥ {COVERAGE_BAR:.2f}, 5 to 10 seeds", where, least.coverage >= COVERAGE_BAR))
     power = {row.method: row.power for row in rows if (row.seeds, row.arms, row.noise) == (5, 6, "normal")}
-    found = f"{power[DEFAULT_METHOD]:.4f}, where {PAIRED} has {power[PAIRED]:.3f}"
-    judged.append((f"power ≥ {POWER_BAR:.2f}, 5 seeds, K = 6, normal", found, power[DEFAULT_METHOD] >= POWER_BAR))
+    found = f"{power[DEFAULT]:.4f}, where {PAIRED} has {power[PAIRED]:.3f}"
+    judged.append((f"power ≥ {POWER_BAR:.2f}, 5 seeds, K = 6, normal", found, power[DEFAULT] >= POWER_BAR))
     return judged
 
 
@@ -241,9 +241,7 @@ def _failures(rows: Sequence[Row]) -> list[str]:
             continue
         cells = []
         for arms in ARMS:
-            ours = [
-                row for (method, _, k, name), row in held.items() if (method, k, name) == (DEFAULT_METHOD, arms, noise)
-            ]
+            ours = [row for (method, _, k, name), row in held.items() if (method, k, name) == (DEFAULT, arms, noise)]
             if not ours:
                 cells.append("–")
                 continue

@@ -14,7 +14,6 @@ from workbench.cli import main
 from workbench.errors import StatisticsError, StoreError
 from workbench.records import Status
 from workbench.reporting.calibrating import (
-    DEFAULT_METHOD,
     Blocks,
     Question,
     blocks_of_decision,
@@ -25,7 +24,7 @@ from workbench.reporting.calibrating import (
 from workbench.reporting.calibration import badge, describe, html_page, p_value_plot, terminal_plot, write_calibration
 from workbench.reporting.decision import decide_plan
 from workbench.statistics.calibration import Calibration, Pool
-from workbench.statistics.methods import METHODS
+from workbench.statistics.methods import DEFAULT, METHODS
 from workbench.statistics.scenarios import fit_noise
 
 FOUND = Calibration(
@@ -82,14 +81,14 @@ def test_the_badge_says_how_often_and_at_which_design() -> None:
 
 
 def test_the_error_found_stands_beside_the_promise_and_its_interval() -> None:
-    told = "\n".join(describe(FOUND, DEFAULT_METHOD))
+    told = "\n".join(describe(FOUND, DEFAULT))
     for figure in ("5.0 %", "at most 5.0 %", "4.7 % and 5.3 %", "95.0 %", "60.1 %", "4.3 %", "Noise: normal"):
         assert figure in told
 
 
 def test_a_pool_is_told_with_its_runs_and_without_an_interval() -> None:
     pool = Pool(runs=10, splits=126, low=0.013, high=0.086)
-    told = "\n".join(describe(replace(FOUND, low=None, high=None, pool=pool), DEFAULT_METHOD))
+    told = "\n".join(describe(replace(FOUND, low=None, high=None, pool=pool), DEFAULT))
     assert "10 runs can be dealt in 126 ways" in told
     assert "1.3 % to 8.6 %" in told
     assert "no interval" in told

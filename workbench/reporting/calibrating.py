@@ -18,12 +18,10 @@ from workbench.sources import Results
 from workbench.statistics import pair
 from workbench.statistics.calibration import SIMULATIONS, Calibration, calibrate, calibrate_on_pool
 from workbench.statistics.comparison import Compare
-from workbench.statistics.methods import METHODS
+from workbench.statistics.methods import DEFAULT, METHODS
 from workbench.statistics.pairing import natural, unknown_baseline
-from workbench.statistics.reference import compare_blocks
 from workbench.statistics.scenarios import SCENARIOS, fit_noise
 
-DEFAULT_METHOD = "seed-block bootstrap"
 SEEDS, ARMS = 5, 6  # of a design that nothing else determines
 MEASURED, EQUAL = "measured", "equal"
 
@@ -40,7 +38,7 @@ class Question(NamedTuple):
         simulations: Data sets to judge.
     """
 
-    method: str = DEFAULT_METHOD
+    method: str = DEFAULT
     seeds: int | None = None
     arms: int | None = None
     noise: str | None = None
@@ -193,10 +191,8 @@ def named(method: str, seeds: int) -> Compare:
     Raises:
         StatisticsError: for a name that is not known, or a method that needs more seeds.
     """
-    if method == DEFAULT_METHOD:
-        return compare_blocks
     if method not in METHODS:
-        raise StatisticsError("unknown method", expected=", ".join([DEFAULT_METHOD, *METHODS]), got=method)
+        raise StatisticsError("unknown method", expected=", ".join(METHODS), got=method)
     held = METHODS[method]
     if seeds < held.smallest_seeds:
         raise StatisticsError(

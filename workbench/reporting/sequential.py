@@ -132,7 +132,7 @@ def _conclude(described: Contrast, standing: Standing, margin: float | None) -> 
 def _notes(standing: Standing, pairs: int) -> Iterable[str]:
     if pairs < standing.seeds:
         yield f"lost runs: judged on its own {pairs} pairs"
-    if standing.p is not None and standing.boundary is not None:
+    if standing.p is not None and standing.boundary is not None and standing.state != "equivalent":
         yield f"nominal p {standing.p:.2g} against a boundary of {standing.boundary:.2g} at {standing.seeds} seeds"
     if standing.cut:
         yield "interval cut at zero, which the step-down test rejects and the single-step interval does not"
