@@ -18,6 +18,7 @@ from workbench.store import Store
 OPTIONS = {  # frozen: scripts and papers depend on these words
     "analyze": [
         "--alpha",
+        "--anytime",
         "--baseline",
         "--guard",
         "--higher-is-better",

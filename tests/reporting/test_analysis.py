@@ -10,7 +10,8 @@ import pytest
 
 from workbench.cli import main
 from workbench.errors import DataError, StatisticsError
-from workbench.reporting.analysis import Terms, analyze, analyze_all
+from workbench.reporting.analysis import analyze, analyze_all
+from workbench.reporting.answers import Terms
 from workbench.sources.history import declare_history, read_history
 from workbench.statistics.single import History
 
@@ -257,3 +258,15 @@ def test_a_macro_average_is_judged_like_a_task(tmp_path):
     assert macro.estimate == pytest.approx((arc.estimate + blimp.estimate) / 2)
     with pytest.raises(DataError, match=r"no task reports that metric[\s\S]*arc/acc, blimp/acc"):
         analyze(path, metric="*/f1", baseline="base")
+
+
+def test_an_answer_for_every_look_is_wider_and_says_its_price(shared):
+    fixed, anytime = (
+        analyze(shared, metric="loss", baseline="base", smallest_effect=0.02, anytime=asked) for asked in (False, True)
+    )
+    halves = [contrast.high - contrast.low for decision in (fixed, anytime) for contrast in decision.contrasts]
+    assert halves[3] > halves[1]
+    assert "holds whenever one looks" in anytime.footnotes[0]
+    assert any("74 %" in sentence for sentence in anytime.method)
+    with pytest.raises(DataError, match="one question at a time"):
+        analyze(shared, metric="loss", target=3.0, anytime=True)

@@ -48,6 +48,9 @@ def analyze(
     new_items: Annotated[
         bool, typer.Option("--new-items", help="The answer shall hold for other items too, not only for these.")
     ] = False,
+    anytime: Annotated[
+        bool, typer.Option("--anytime", help="Judge by e-values: look after every seed, add seeds as you like.")
+    ] = False,
     guard: Annotated[
         list[str] | None,
         typer.Option(help="METRIC=MARGIN: also claim 'better without being worse on METRIC by MARGIN or more'."),
@@ -69,7 +72,8 @@ def analyze(
     ] = None,
 ) -> None:
     """Judge results from elsewhere by the same statistics. Needs no torch."""
-    from workbench.reporting.analysis import Terms, analyze_all, compare_methods
+    from workbench.reporting.analysis import analyze_all, compare_methods
+    from workbench.reporting.answers import Terms
     from workbench.reporting.beside import beside_markdown
     from workbench.reporting.report import write_report, write_text
     from workbench.sources.history import declare_history
@@ -85,6 +89,7 @@ def analyze(
         history=declare_history(history, history_sd, history_df, mapping, metrics[0] if metrics else None),
         unpaired=unpaired,
         new_items=new_items,
+        anytime=anytime,
         guards=tuple(_guard(text) for text in guard or []),
     )
     wanted = [*metrics, *(name for name, _ in terms.guards if name not in metrics)] if metrics else []

@@ -49,6 +49,10 @@ def _describe_bootstrap(contrasts: Sequence[Contrast]) -> Iterable[str]:
         noises = [contrast.noise for contrast in contrasts if contrast.noise is not None]
         arms = f", arms {min(noises):.2g} to {max(noises):.2g}" if noises else ""
         yield f"Noise of one run relative to the other arms: baseline {loudness:.2g}{arms}."
+    gains = [contrast.pairing_gain for contrast in contrasts if contrast.pairing_gain is not None]
+    if gains:
+        many = f"{min(gains):.2g} to {max(gains):.2g} seeds" if len(gains) > 1 else f"{gains[0]:.2g} seeds"
+        yield f"Pairing: one seed shared by arm and baseline was worth {many} without it (below 1 where it cost)."
 
 
 def describe_interim(cells_done: int, cells_planned: int, *, sequential: bool = False) -> str:

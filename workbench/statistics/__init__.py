@@ -8,6 +8,10 @@ never imputes. Needs numpy and scipy, knows nothing of files, models or trackers
 >>> paired = pair(cells, baseline="a", metric="loss", higher_is_better=False)
 >>> [(contrast.arm, contrast.verdict) for contrast in contrast_all(paired)]
 [('b', 'worse')]
+
+What lies around the verdict is imported from its module: `sequential` and `anytime` (looks after every seed), `guards`
+(joint claims), `single` (one run each, or a target), `new_items` and `crossed` (items drawn anew), `components`,
+`differences` and `signal` (where noise comes from), `power`, `calibration`, and `methods`, every other test by name.
 """
 
 from workbench.statistics.contrasts import METHOD, Contrast, contrast_all

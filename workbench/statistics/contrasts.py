@@ -262,9 +262,19 @@ def _verdict(
         return "undecided", divergence(sample) or "fewer than two complete pairs"
     if test is None:
         return "undecided", "no noise between seeds to test against"
+    return vetoed_verdict(sample, test.estimate, different, equivalent, family.higher_is_better)
+
+
+def vetoed_verdict(
+    sample: Sample, estimate: float, different: bool, equivalent: bool, higher_is_better: bool
+) -> tuple[Verdict, str | None]:
+    """Turn what a test found into a verdict, and say who diverged where that forbids it.
+
+    A diverged arm can be neither better nor equivalent, and no arm worse than, or equivalent to, a diverged baseline.
+    """
     verdict: Verdict = "undecided"
     if different:
-        verdict = "better" if (test.estimate > 0) == family.higher_is_better else "worse"
+        verdict = "better" if (estimate > 0) == higher_is_better else "worse"
     elif equivalent:
         verdict = "equivalent"
     favours_arm, favours_baseline = verdict in ("better", "equivalent"), verdict in ("worse", "equivalent")
