@@ -22,7 +22,7 @@ from workbench.statistics.judging import POWER, Judgement, Test, judge
 from workbench.statistics.multiplicity import holm
 from workbench.statistics.pairing import Paired
 from workbench.statistics.power import chance_of_verdict, upper_sd
-from workbench.statistics.reference import DRAWS
+from workbench.statistics.reference import reference
 from workbench.statistics.samples import Sample, blocks, correlation, divergence, losses, pairing_gain, samples
 from workbench.statistics.student import paired_t
 
@@ -234,7 +234,7 @@ def _conclude(
 def _attainable(test: Test | None, judgement: Judgement, family: _Family) -> float | None:
     if test is None or test.kind not in ("blocks", "set aside") or judgement.together == 1:
         return None
-    return family.size / judgement.together / (1 + DRAWS)
+    return family.size / judgement.together / (1 + reference(test.seeds, judgement.together).draws)
 
 
 def _notes(sample: Sample, test: Test | None, cut: bool, judgement: Judgement) -> Iterable[str]:

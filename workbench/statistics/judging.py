@@ -32,6 +32,7 @@ class Test:
     """The test of one arm, in units of the scores.
 
     Attributes:
+        seeds: Runs of the shorter side.
         kind: "blocks" (together with the other arms), "set aside" (too noisy for that), "own pairs", "two groups" or
             "identical" (scores equal in every pair: nothing to test).
         estimate: Arm minus baseline.
@@ -48,6 +49,7 @@ class Test:
         tax: Factor on the nominal p-value, because some arm was set aside.
     """
 
+    seeds: int
     kind: str
     estimate: float
     half: float
@@ -159,6 +161,7 @@ def _judge_together(
         one = found.at(row)
         tests.append(
             Test(
+                seeds=seeds,
                 kind="blocks" if one.pooled else "set aside",
                 estimate=float(one.estimate),
                 half=float(halves[row]),
@@ -209,7 +212,7 @@ def _judge_apart(members: Sequence[Sample], family: int, alpha: float, margin: f
     for member, error, p, own, equivalent in zip(members, errors, raw, adjusted, equivalence, strict=True):
         estimate, offered = member.estimate, equivalent if margin is not None else None
         if member.noise == "identical":
-            tests.append(Test("identical", 0.0, 0.0, 1.0, 1.0, offered))
+            tests.append(Test(member.runs, "identical", 0.0, 0.0, 1.0, 1.0, offered))
         elif error is None or estimate is None:
             tests.append(None)
         else:
@@ -217,6 +220,7 @@ def _judge_apart(members: Sequence[Sample], family: int, alpha: float, margin: f
             half = float(stdtrit(df, 1 - level / 2)) * standard_error
             tests.append(
                 Test(
+                    seeds=member.runs,
                     kind="own pairs" if member.paired else "two groups",
                     estimate=estimate,
                     half=half,

@@ -26,6 +26,7 @@ Family = Literal["difference", "equivalence"]
 
 DRAWS = 100_000  # the standard error of a p-value near .05 is then .0007; with 10,000 verdicts flip
 SMALLEST_SEEDS = 3
+MOST_CELLS = 10_000_000  # arms × draws kept in memory: beyond 100 arms there are fewer draws
 _CHUNK = 5_000
 PLANNING_DRAWS = 20_000  # forecasts look at designs by the dozen, each less exactly
 _SIMULATED = 10
@@ -50,6 +51,11 @@ class Reference:
     difference: Array
     equivalence: Array
     one_arm: Fit
+
+    @property
+    def draws(self) -> int:
+        """Data sets of noise behind it."""
+        return int(self.difference.shape[1])
 
     def adjust(self, p: Array, family: Family = "difference") -> Array:
         """Adjust nominal p-values over their last axis, step-down (Westfall and Young 1993; Romano and Wolf 2005).
@@ -126,7 +132,7 @@ class Reference:
 
 @lru_cache(maxsize=16)
 def reference(seeds: int, arms: int, draws: int = DRAWS) -> Reference:
-    """Run the default test's statistic on `draws` data sets of standard normal noise.
+    """Run the default test's statistic on `draws` data sets of standard normal noise, fewer beyond 100 arms.
 
     Raises:
         StatisticsError: for fewer than three seeds and several arms, or fewer than two seeds.
@@ -137,12 +143,14 @@ def reference(seeds: int, arms: int, draws: int = DRAWS) -> Reference:
             expected=f"at least {SMALLEST_SEEDS} seeds and one arm",
             got=f"{seeds} seeds, {arms} arms",
         )
+    draws = min(draws, MOST_CELLS // arms)
     generator = np.random.Generator(np.random.Philox(key=_KEY))
     sign = (-1.0) ** np.arange(arms)
     two_sided, one_sided = np.empty((draws, arms)), np.empty((draws, arms))
     first = []
-    for start in range(0, draws, _CHUNK):
-        found = fit(generator.standard_normal((min(_CHUNK, draws - start), 1 + arms, seeds)))
+    chunk = max(1, min(_CHUNK, MOST_CELLS // (seeds * (1 + arms))))
+    for start in range(0, draws, chunk):
+        found = fit(generator.standard_normal((min(chunk, draws - start), 1 + arms, seeds)))
         stop = start + len(found.tax)
         two_sided[start:stop] = found.p_different()
         one_sided[start:stop] = found.tax * stdtr(found.df, -sign * found.estimate / found.standard_error)
