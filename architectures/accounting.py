@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from architectures.sharing import BorrowingLinear
 from architectures.transformer import Architecture
 
 PARTS = {
@@ -24,7 +25,8 @@ PARTS = {
 }
 FORMULA = (
     "forward: 2 FLOPs per weight of every matrix multiplication, the head included, plus 4 * heads * head width FLOPs "
-    "per layer and visible key, (context + 1) / 2 keys on average under the causal mask; training: 3 * forward"
+    "per layer and visible key, (context + 1) / 2 keys on average under the causal mask, fewer in a window; "
+    "training: 3 * forward"
 )
 
 
@@ -74,6 +76,16 @@ def parameters(architecture: Architecture) -> dict[str, int]:
     return counts
 
 
+def effective_parameters(architecture: Architecture) -> int:
+    """Count the parameters that a forward pass uses: a matrix that layers share counts once for each of them.
+
+    Equal to the total of `parameters`, what is stored, unless layers share.
+    """
+    model = architecture.outline()
+    borrowed = sum(module.weight.numel() for module in model.modules() if isinstance(module, BorrowingLinear))
+    return sum(parameter.numel() for parameter in model.parameters()) + borrowed
+
+
 def part_of(name: str) -> str:
     """Return the part of the model to which a parameter belongs, a key of `PARTS`.
 
@@ -94,7 +106,7 @@ def flops_per_token(architecture: Architecture) -> Flops:
     shape = architecture.shape()
     linear = sum(m.weight.numel() for m in architecture.outline().modules() if isinstance(m, nn.Linear))
     head = shape.vocabulary * shape.width
-    visible = (shape.context + 1) / 2
+    visible = architecture.attention.mask.visible(shape.context)
     scores = architecture.layers * 4 * shape.heads * shape.head_width * visible
     forward = 2.0 * (linear + head) + scores
     return Flops(forward=forward, training=3 * forward, formula=FORMULA)

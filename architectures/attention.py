@@ -1,228 +1,116 @@
-"""Attention: which heads there are, and one entry, `attend`, with interchangeable backends.
+"""Attention: which heads there are, what each position may see, and the cache for generation.
 
-Masks and biases are descriptions. Each backend lowers them in its own way, or says why it cannot; a dense bias exists
-only inside the lowering of a backend that needs one. A backend changes what attention costs, never what it computes:
-every entry of `BACKENDS` is held to `reference` in forward and backward.
+A choice projects to queries, keys and values and leaves the mixing to `architectures.backends.attend`. It has `heads`
+and `key_value_heads`, from which shapes follow, and a `mask`, from which backends and costs are known. One that can
+read keys and values of earlier calls back from a cache says so (`caches`); a model with one that cannot recomputes
+the sequence instead, and says so too (`Cache.recomputes`).
 
-Refuses head counts that do not divide, an unknown backend, and a backend that objects to the case.
+Refuses head counts that do not divide, and gradients through a cache.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
+from architectures.backends import attend
 from architectures.component import Component, MisfitError, Shape
 from architectures.layers import Linear
+from architectures.masks import Mask, Places
+from architectures.norms import NormModule
 
 if TYPE_CHECKING:
     from architectures.positions import PositionModule
+    from architectures.transformer import Batch
+
+QUERY_KEY_EPSILON = 1e-6
 
 
-@dataclass(frozen=True)
-class Mask:
-    """Which keys a query may see: those at its own position or before it if causal, else all."""
+class Growing:
+    """A tensor that grows at the end of one dimension, in memory that doubles: appending is cheap on average."""
 
-    causal: bool = True
+    def __init__(self, dim: int) -> None:
+        self.dim, self.length = dim, 0
+        self._memory: Tensor | None = None
 
+    def append(self, x: Tensor) -> Tensor:
+        """Append x and return everything so far.
 
-@dataclass(frozen=True)
-class NoBias:
-    """Nothing is added to the scores."""
-
-
-@dataclass(frozen=True)
-class LinearBias:
-    """-slope * |query position - key position| is added to the scaled scores; one slope per query head."""
-
-    slopes: tuple[float, ...]
-
-
-Bias = NoBias | LinearBias
-
-
-@dataclass(frozen=True)
-class Case:
-    """What attention is asked to do, as far as it decides whether a backend can do it.
-
-    Attributes:
-        mask: The mask.
-        bias: The bias.
-        device: Kind of device, "cpu" or "cuda".
-        dtype: Of queries, keys and values.
-        head_width: Width of one head.
-        plain: Whether query and key positions are both 0, 1, 2, ...
-    """
-
-    mask: Mask
-    bias: Bias
-    device: str
-    dtype: torch.dtype
-    head_width: int
-    plain: bool = True
+        Raises:
+            ValueError: if x wants a gradient.
+        """
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise ValueError("cache: expected a forward pass under torch.no_grad(), got one that records gradients")
+        end = self.length + x.shape[self.dim]
+        if self._memory is None or self._memory.shape[self.dim] < end:
+            shape = list(x.shape)
+            shape[self.dim] = max(end, 2 * self.length)
+            grown = x.new_empty(shape)
+            if self._memory is not None:
+                grown.narrow(self.dim, 0, self.length).copy_(self._memory.narrow(self.dim, 0, self.length))
+            self._memory = grown
+        self._memory.narrow(self.dim, self.length, x.shape[self.dim]).copy_(x)
+        self.length = end
+        return self._memory.narrow(self.dim, 0, end)
 
 
-@dataclass(frozen=True)
-class Backend:
-    """One way to compute attention.
+@dataclass(eq=False)
+class LayerCache:
+    """Keys and values that one layer has seen, (batch, key_value_heads, time, head_width)."""
+
+    keys: Growing = field(default_factory=lambda: Growing(2))
+    values: Growing = field(default_factory=lambda: Growing(2))
+
+
+class Cache:
+    """What a model keeps of the tokens it has read, so that the next ones cost only themselves.
 
     Attributes:
-        compute: (q, k, v, mask, bias, q_positions, k_positions, dropout) to the mixed values.
-        objection: Why this backend cannot do a case, or None if it can.
+        recomputes: Why this model reads the whole sequence again for every call; None if it does not.
+        layers: Keys and values, by layer.
+        tokens: int64 (batch, time) read so far, where the model recomputes.
+        positions: Theirs, where the caller gives them.
+        documents: Theirs, where the caller gives them.
+        length: Tokens read so far.
     """
 
-    compute: Callable[[Tensor, Tensor, Tensor, Mask, Bias, Tensor | None, Tensor | None, float], Tensor]
-    objection: Callable[[Case], str | None]
+    def __init__(self, layers: int, recomputes: str | None = None) -> None:
+        self.recomputes = recomputes
+        self.layers = [LayerCache() for _ in range(layers)]
+        self.tokens, self.positions, self.documents = Growing(-1), Growing(-1), Growing(-1)
+        self.length = 0
 
+    def layer(self, index: int) -> LayerCache | None:
+        """Return the cache of one layer; None where the model recomputes."""
+        return None if self.recomputes else self.layers[index]
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    mask: Mask,
-    bias: Bias,
-    q_positions: Tensor | None = None,
-    k_positions: Tensor | None = None,
-    dropout: float = 0.0,
-    backend: str = "sdpa",
-) -> Tensor:
-    """Mix values by softmax(q k^T / sqrt(head_width) + bias), masked.
+    def whole(self, batch: Batch) -> Batch:
+        """Return the batch with all tokens of earlier calls before it, for a model that recomputes."""
+        places = self.extend(batch.tokens.shape[1], batch.positions, batch.documents)
+        tokens = self.tokens.append(batch.tokens)
+        return replace(batch, tokens=tokens, positions=places.k_positions, documents=places.k_documents)
 
-    Args:
-        q: Queries, (batch, heads, time, head_width).
-        k: Keys, (batch, key_value_heads, time, head_width); heads share them in consecutive groups.
-        v: Values, shaped as the keys.
-        mask: Which keys a query may see.
-        bias: What is added to the scores.
-        q_positions: int64 (time,); None is the plain range 0, 1, 2, ...
-        k_positions: Likewise for the keys.
-        dropout: Rate at which attention probabilities are dropped.
-        backend: A key of `BACKENDS`.
+    def extend(self, time: int, positions: Tensor | None, documents: Tensor | None) -> Places:
+        """Count `time` new tokens and return where they, as queries, and all tokens so far, as keys, stand.
 
-    Returns:
-        Mixed values, shaped and typed as q.
-
-    Raises:
-        ValueError: for an unknown backend, or one that objects to this case.
-    """
-    chosen = backend_named(backend)
-    plain = q_positions is None and k_positions is None and q.shape[2] == k.shape[2]
-    objection = chosen.objection(Case(mask, bias, q.device.type, q.dtype, q.shape[3], plain))
-    if objection:
-        raise ValueError(f"backend: expected one that supports this attention, got '{backend}': {objection}")
-    return chosen.compute(q, k, v, mask, bias, q_positions, k_positions, dropout)
-
-
-def backend_named(name: str) -> Backend:
-    """Return an entry of `BACKENDS`.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    if name not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got '{name}'")
-    return BACKENDS[name]
-
-
-def objections(case: Case) -> dict[str, str | None]:
-    """Return, for every backend, why it cannot do the case, or None."""
-    return {name: backend.objection(case) for name, backend in BACKENDS.items()}
-
-
-def _attend_by_reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Mask,
-    bias: Bias,
-    q_positions: Tensor | None,
-    k_positions: Tensor | None,
-    dropout: float,
-) -> Tensor:
-    with torch.autocast(q.device.type, enabled=False):
-        group = q.shape[1] // k.shape[1]
-        keys, values = (x.float().repeat_interleave(group, dim=1) for x in (k, v))
-        scores = q.float() @ keys.transpose(2, 3) / q.shape[3] ** 0.5
-        addend = _dense(mask, bias, q.shape[2], k.shape[2], q_positions, k_positions, torch.float32, q.device)
-        probabilities = (scores if addend is None else scores + addend).softmax(dim=-1)
-        return (functional.dropout(probabilities, dropout) @ values).to(q.dtype)
-
-
-def _attend_by_sdpa(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Mask,
-    bias: Bias,
-    q_positions: Tensor | None,
-    k_positions: Tensor | None,
-    dropout: float,
-) -> Tensor:
-    grouped = q.shape[1] != k.shape[1]
-    plain = q_positions is None and k_positions is None and q.shape[2] == k.shape[2]
-    if plain and isinstance(bias, NoBias):
-        return functional.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, is_causal=mask.causal, enable_gqa=grouped
+        Raises:
+            ValueError: if positions or documents are given for some tokens and not for others.
+        """
+        for name, given, held in (("positions", positions, self.positions), ("documents", documents, self.documents)):
+            if self.length and (given is None) != (held.length == 0):
+                expected, got = ("none", "some") if given is not None else ("some", "none")
+                raise ValueError(f"{name}: expected {expected}, as for the tokens in the cache, got {got}")
+        self.length += time
+        return Places(
+            q_positions=positions,
+            k_positions=None if positions is None else self.positions.append(positions),
+            q_documents=documents,
+            k_documents=None if documents is None else self.documents.append(documents),
         )
-    addend = _dense(mask, bias, q.shape[2], k.shape[2], q_positions, k_positions, q.dtype, q.device)
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=addend, dropout_p=dropout, enable_gqa=grouped)
-
-
-def _dense(
-    mask: Mask,
-    bias: Bias,
-    queries: int,
-    keys: int,
-    q_positions: Tensor | None,
-    k_positions: Tensor | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor | None:
-    """Lower mask and bias to one addend, broadcastable to (batch, heads, queries, keys); None if there is nothing."""
-    if not mask.causal and isinstance(bias, NoBias):
-        return None
-    if q_positions is None and k_positions is None:
-        return _plain_dense(mask, bias, queries, keys, dtype, device)
-    rows = torch.arange(queries, device=device) if q_positions is None else q_positions
-    columns = torch.arange(keys, device=device) if k_positions is None else k_positions
-    return _addend(mask, bias, rows, columns, dtype)
-
-
-@functools.lru_cache(maxsize=4)
-def _plain_dense(mask: Mask, bias: Bias, queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Made once and shared by all layers and steps; outside inference_mode, so that a later backward pass may keep it.
-    with torch.inference_mode(False):
-        rows, columns = torch.arange(queries, device=device), torch.arange(keys, device=device)
-        return _addend(mask, bias, rows, columns, dtype)
-
-
-def _addend(mask: Mask, bias: Bias, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
-    distance = rows[:, None] - columns[None, :]
-    addend = torch.zeros(1, 1, *distance.shape, device=distance.device)
-    if isinstance(bias, LinearBias):
-        slopes = torch.tensor(bias.slopes, device=distance.device)
-        addend = -slopes[:, None, None] * distance.abs()[None, None]
-    if mask.causal:
-        addend = addend.masked_fill(distance < 0, float("-inf"))
-    return addend.to(dtype)
-
-
-def _no_objection(case: Case) -> str | None:
-    return None
-
-
-BACKENDS: dict[str, Backend] = {
-    "reference": Backend(_attend_by_reference, _no_objection),
-    "sdpa": Backend(_attend_by_sdpa, _no_objection),
-}
 
 
 @dataclass(frozen=True)
@@ -231,15 +119,19 @@ class Pass:
 
     Attributes:
         position: The model's position module, owned by the model and lent to the layers.
-        positions: int64 (time,), or None for the plain range.
+        positions: int64 (time,) or (batch, time) by which queries and keys turn; None for the plain range.
         dropout: Rate for attention probabilities, 0 in evaluation.
         backend: A key of `BACKENDS`.
+        places: Where queries and keys stand for masks and biases.
+        cache: Keys and values that this layer has seen; None outside generation.
     """
 
     position: PositionModule
     positions: Tensor | None
     dropout: float
     backend: str
+    places: Places = field(default_factory=Places)
+    cache: LayerCache | None = None
 
 
 class MultiHeadModule(nn.Module):
@@ -248,30 +140,43 @@ class MultiHeadModule(nn.Module):
     The four stay separate parameters: fused, none of them would keep its noise when the number of heads changes.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, mask: Mask, query_key_norm: bool) -> None:
         super().__init__()
         self.heads, self.key_value_heads, self.head_width = shape.heads, shape.key_value_heads, shape.head_width
-        self.mask = Mask(causal=True)
+        self.mask = mask
         self.query = Linear(shape.width, shape.heads * shape.head_width, bias=False)
         self.key = Linear(shape.width, shape.key_value_heads * shape.head_width, bias=False)
         self.value = Linear(shape.width, shape.key_value_heads * shape.head_width, bias=False)
         self.output = Linear(shape.heads * shape.head_width, shape.width, bias=False)
+        self.query_norm = self._norm() if query_key_norm else None
+        self.key_norm = self._norm() if query_key_norm else None
+
+    def _norm(self) -> NormModule:
+        return NormModule(self.head_width, epsilon=QUERY_KEY_EPSILON, centred=False)
+
+    def _normed(self, x: Tensor, norm: NormModule) -> Tensor:
+        # autocast leaves the gain in float32; a norm of mixed precision has no fast kernel
+        normed: Tensor = norm(x.to(norm.weight.dtype))
+        return normed.to(x.dtype)
 
     def forward(self, x: Tensor, current: Pass) -> Tensor:
         """Mix information between positions of x, (batch, time, width)."""
         batch, time, _ = x.shape
-        q = self.query(x).view(batch, time, self.heads, self.head_width).transpose(1, 2)
-        k = self.key(x).view(batch, time, self.key_value_heads, self.head_width).transpose(1, 2)
+        q = self.query(x).view(batch, time, self.heads, self.head_width)
+        k = self.key(x).view(batch, time, self.key_value_heads, self.head_width)
         v = self.value(x).view(batch, time, self.key_value_heads, self.head_width).transpose(1, 2)
-        q, k = current.position.rotate(q, k, current.positions, current.positions)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self._normed(q, self.query_norm), self._normed(k, self.key_norm)
+        q, k = current.position.rotate(q.transpose(1, 2), k.transpose(1, 2), current.positions, current.positions)
+        if current.cache is not None:
+            k, v = current.cache.keys.append(k), current.cache.values.append(v)
         mixed = attend(
             q,
             k,
             v,
             mask=self.mask,
             bias=current.position.bias(),
-            q_positions=current.positions,
-            k_positions=current.positions,
+            places=current.places,
             dropout=current.dropout,
             backend=current.backend,
         )
@@ -286,11 +191,18 @@ class MultiHead(Component):
         key_value_heads: Number of key and value heads, each shared by heads / key_value_heads query heads. None is as
             many as heads, and the same number written out is turned into None: one model, one specification. (STLM's
             "group size" is heads / key_value_heads; TinyLlama's "query groups" is key_value_heads.)
+        window: A position sees the last `window` positions, itself included (arXiv:2004.05150, 2310.06825). None is
+            all before it.
+        query_key_norm: RMSNorm over each query and key head before positions turn them, with one gain per dimension
+            that all heads of a layer share (arXiv:2010.04245, 2302.05442; the form of arXiv:2405.09818).
     """
 
     kind: Literal["multi_head"] = "multi_head"
+    caches: ClassVar[bool] = True
     heads: int = Field(gt=0)
     key_value_heads: int | None = Field(None, gt=0)
+    window: int | None = Field(None, gt=0, json_schema_extra={"neutral": None})
+    query_key_norm: bool = Field(False, json_schema_extra={"neutral": False})
 
     @model_validator(mode="after")
     def _divide_heads(self) -> Self:
@@ -302,6 +214,11 @@ class MultiHead(Component):
             object.__setattr__(self, "key_value_heads", None)
         return self
 
+    @property
+    def mask(self) -> Mask:
+        """Which keys a query may see."""
+        return Mask(causal=True, window=self.window)
+
     def check(self, shape: Shape) -> None:
         """Refuse a width that does not divide into heads."""
         if shape.width % self.heads:
@@ -309,7 +226,7 @@ class MultiHead(Component):
 
     def build(self, shape: Shape) -> nn.Module:
         """Build the attention of one layer."""
-        return MultiHeadModule(shape)
+        return MultiHeadModule(shape, self.mask, self.query_key_norm)
 
 
 Attention = Annotated[MultiHead, Field(discriminator="kind")]

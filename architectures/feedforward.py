@@ -1,11 +1,15 @@
-"""Feed-forward layers: two-layer GELU and SwiGLU, and the width at which two choices cost the same.
+"""Feed-forward layers: two layers or gated, any activation, and the width at which two choices cost the same.
 
 `up` and `down` are the same role in every choice and carry the same name; `gate` exists only where something is gated.
+Dropout of the hidden activations (`Dropout.feed_forward`) reaches every module that derives from `FeedForwardModule`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,34 +19,54 @@ from torch.nn import functional
 from architectures.component import Component, Shape
 from architectures.layers import Linear
 
+Activation = Callable[[Tensor], Tensor]
 
-class TwoLayerModule(nn.Module):
-    """down(gelu(up(x)))."""
 
-    def __init__(self, width: int, inner: int, *, bias: bool, approximation: str) -> None:
+class FeedForwardModule(nn.Module):
+    """A feed-forward that can drop its hidden activations before `down`; `Block` sets the rate."""
+
+    down: nn.Linear
+    dropout: float = 0.0
+
+    def leave(self, hidden: Tensor) -> Tensor:
+        """Map hidden activations, (..., inner), back to the width of the residual stream."""
+        if self.training and self.dropout:
+            hidden = functional.dropout(hidden, self.dropout)
+        return self.down(hidden)  # type: ignore[no-any-return]
+
+
+class TwoLayerModule(FeedForwardModule):
+    """down(activation(up(x)))."""
+
+    def __init__(self, width: int, inner: int, activation: Activation, *, bias: bool) -> None:
         super().__init__()
-        self.approximation = approximation
+        self.activation = activation
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position of x, (batch, time, width), by itself."""
-        activated = functional.gelu(self.up(x), approximate=self.approximation)
-        return self.down(activated)  # type: ignore[no-any-return]
+        return self.leave(self.activation(self.up(x)))
 
 
-class GatedModule(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
+class GatedModule(FeedForwardModule):
+    """down(activation(gate(x)) * up(x))."""
 
-    def __init__(self, width: int, inner: int, *, bias: bool) -> None:
+    def __init__(self, width: int, inner: int, activation: Activation, *, bias: bool) -> None:
         super().__init__()
+        self.activation = activation
         self.gate = Linear(width, inner, bias=bias)
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position of x, (batch, time, width), by itself."""
-        return self.down(functional.silu(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]
+        return self.leave(self.activation(self.gate(x)) * self.up(x))
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """Return max(x, 0)^2, elementwise."""
+    return functional.relu(x).square()
 
 
 class Gelu(Component):
@@ -55,35 +79,125 @@ class Gelu(Component):
     """
 
     kind: Literal["gelu"] = "gelu"
+    drops_hidden: ClassVar[bool] = True
     width: int = Field(gt=0)
     bias: bool = False
     approximation: Literal["none", "tanh"] = "none"
 
     def build(self, shape: Shape) -> nn.Module:
         """Build the feed-forward of one layer."""
-        return TwoLayerModule(shape.width, self.width, bias=self.bias, approximation=self.approximation)
+        activation = partial(functional.gelu, approximate=self.approximation)
+        return TwoLayerModule(shape.width, self.width, activation, bias=self.bias)
+
+
+class ReLU(Component):
+    """Two linear layers with a ReLU between (Vaswani et al. 2017, arXiv:1706.03762 eq. 2)."""
+
+    kind: Literal["relu"] = "relu"
+    drops_hidden: ClassVar[bool] = True
+    width: int = Field(gt=0)
+    bias: bool = False
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Build the feed-forward of one layer."""
+        return TwoLayerModule(shape.width, self.width, functional.relu, bias=self.bias)
+
+
+class SiLU(Component):
+    """Two linear layers with a SiLU, x * sigmoid(x), between (arXiv:1606.08415, section 2)."""
+
+    kind: Literal["silu"] = "silu"
+    drops_hidden: ClassVar[bool] = True
+    width: int = Field(gt=0)
+    bias: bool = False
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Build the feed-forward of one layer."""
+        return TwoLayerModule(shape.width, self.width, functional.silu, bias=self.bias)
+
+
+class SquaredReLU(Component):
+    """Two linear layers with a squared ReLU between (Primer, So et al. 2021, arXiv:2109.08668)."""
+
+    kind: Literal["squared_relu"] = "squared_relu"
+    drops_hidden: ClassVar[bool] = True
+    width: int = Field(gt=0)
+    bias: bool = False
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Build the feed-forward of one layer."""
+        return TwoLayerModule(shape.width, self.width, squared_relu, bias=self.bias)
 
 
 class SwiGLU(Component):
     """A SiLU-gated linear unit, three matrices (Shazeer 2020, arXiv:2002.05202 eq. 6)."""
 
     kind: Literal["swiglu"] = "swiglu"
+    drops_hidden: ClassVar[bool] = True
     width: int = Field(gt=0)
     bias: bool = False
 
     def build(self, shape: Shape) -> nn.Module:
         """Build the feed-forward of one layer."""
-        return GatedModule(shape.width, self.width, bias=self.bias)
+        return GatedModule(shape.width, self.width, functional.silu, bias=self.bias)
 
 
-FeedForward = Annotated[Gelu | SwiGLU, Field(discriminator="kind")]
+class GEGLU(Component):
+    """A GELU-gated linear unit, exact GELU, three matrices (arXiv:2002.05202 eq. 6)."""
+
+    kind: Literal["geglu"] = "geglu"
+    drops_hidden: ClassVar[bool] = True
+    width: int = Field(gt=0)
+    bias: bool = False
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Build the feed-forward of one layer."""
+        return GatedModule(shape.width, self.width, functional.gelu, bias=self.bias)
 
 
-def matched_width(kind: type[Gelu] | type[SwiGLU], other: Gelu | SwiGLU, width: int) -> int:
+class ReGLU(Component):
+    """A ReLU-gated linear unit, three matrices (arXiv:2002.05202 eq. 6)."""
+
+    kind: Literal["reglu"] = "reglu"
+    drops_hidden: ClassVar[bool] = True
+    width: int = Field(gt=0)
+    bias: bool = False
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Build the feed-forward of one layer."""
+        return GatedModule(shape.width, self.width, functional.relu, bias=self.bias)
+
+
+FeedForward = Annotated[Gelu | ReLU | SiLU | SquaredReLU | SwiGLU | GEGLU | ReGLU, Field(discriminator="kind")]
+
+
+def width_of_ratio(ratio: float, width: int, multiple: int = 1) -> int:
+    """Return the inner width that is `ratio` times the width of the residual stream, rounded up to a multiple.
+
+    Two thirds of a two-layer ratio make a gated unit of about the same size (arXiv:2002.05202, section 2).
+
+    Args:
+        ratio: Inner width per width of the residual stream; GPT-2 has 4, Llama 8 / 3.
+        width: Width of the residual stream.
+        multiple: What the result is a multiple of; Llama rounds to 256.
+
+    Raises:
+        ValueError: for a ratio, width or multiple that is not positive.
+
+    >>> width_of_ratio(4, 512), width_of_ratio(8 / 3, 768, multiple=256)
+    (2048, 2048)
+    """
+    if not (ratio > 0 and width > 0 and multiple > 0):
+        raise ValueError(f"feed_forward.width: expected positive numbers, got {ratio} x {width}, multiple {multiple}")
+    # A third is not a binary fraction: 8 / 3 * 768 must not be rounded up past 2048.
+    return math.ceil(round(ratio * width / multiple, 9)) * multiple
+
+
+def matched_width(kind: type[Component], other: Component, width: int) -> int:
     """Return the inner width at which a feed-forward of `kind` has exactly as many parameters as `other`.
 
     Args:
-        kind: The class to be sized; its other fields keep their defaults, its bias is that of `other`.
+        kind: The class to be sized; its other fields keep their defaults, its bias is that of `other` if both have one.
         other: The feed-forward to be matched.
         width: Width of the residual stream.
 
@@ -93,19 +207,24 @@ def matched_width(kind: type[Gelu] | type[SwiGLU], other: Gelu | SwiGLU, width: 
     >>> matched_width(SwiGLU, Gelu(width=384), width=128)
     256
     """
+    shared = {"bias": getattr(other, "bias", False)} if "bias" in kind.model_fields else {}
     target = _count(other, width)
-    first = _count(kind(width=1, bias=other.bias), width)
-    step = _count(kind(width=2, bias=other.bias), width) - first
-    steps, rest = divmod(target - first, step)
-    if rest or steps < 0:
+    first, second = (_count(kind.model_validate({"width": inner, **shared}), width) for inner in (1, 2))
+    steps, rest = divmod(target - first, second - first)
+    if steps < 0:
+        smallest = f"got {first:,} at width 1, its smallest"
+        raise ValueError(f"feed_forward.width: expected {kind.__name__} to have {target:,} parameters, {smallest}")
+    if rest:
+        below, above = (first + step * (second - first) for step in (steps, steps + 1))
         raise ValueError(
             f"feed_forward.width: expected a whole width at which {kind.__name__} has {target:,} parameters, "
-            f"got {first + steps * step:,} at width {steps + 1} and {first + (steps + 1) * step:,} at {steps + 2}"
+            f"got {below:,} at width {steps + 1} and {above:,} at {steps + 2}"
         )
     return steps + 1
 
 
-def _count(feed_forward: Gelu | SwiGLU, width: int) -> int:
+def _count(feed_forward: Component, width: int) -> int:
     shape = Shape(width, heads=1, key_value_heads=1, head_width=width, layers=1, layer=0, context=1, vocabulary=1)
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in feed_forward.build(shape).parameters())
+        module: nn.Module = feed_forward.build(shape)  # type: ignore[attr-defined]
+    return sum(parameter.numel() for parameter in module.parameters())

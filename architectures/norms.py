@@ -1,7 +1,8 @@
 """Normalisation of the residual stream: LayerNorm, RMSNorm, or none.
 
 Promises that gains start at 1 and biases at 0 whatever the initialisation, so that norms differ in form only. Both
-share one default epsilon: swapping the norm changes the norm and nothing else.
+share one default epsilon, that of TinyLlama and GPT-2 (STLM's RMSNorm has 1e-6): swapping the norm changes the norm and
+nothing else.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Where a token stands: none, learned, sinusoidal, rotary, ALiBi.
 
 A position choice acts through three hooks: `embed` adds to the residual stream, `rotate` turns queries and keys, `bias`
-describes what is added to attention scores. `positions` are int64 indices, one per time step; None is the plain range
-0, 1, 2, ... Constants are computed, cached in float32 and never stored as buffers: a buffer follows the model into
-bfloat16, where positions beyond 256 collide.
+describes what is added to attention scores. `positions` are int64 indices, (time,) or (batch, time); None is the plain
+range 0, 1, 2, ... Constants are computed, cached in float32 and never stored as buffers: a buffer follows the model
+into bfloat16, where positions beyond 256 collide.
 
-Refuses a learned table shorter than the sequence, an odd head width for rotary, an odd width for sinusoidal.
+Sequences may be longer than those of training: all choices but `Learned` are defined for any position (`reach`); how
+well they extrapolate is what an evaluation at 2 and 4 times the context asks. Refuses a learned table shorter than the
+sequence; for rotary a head width, for sinusoidal a width that is odd or 2.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from architectures.attention import Bias, LinearBias, NoBias
 from architectures.component import Component, MisfitError, Shape
+from architectures.masks import Bias, LinearBias, NoBias
 
 
 class PositionModule(nn.Module):
@@ -72,16 +74,16 @@ class SinusoidalModule(PositionModule):
 
     def embed(self, x: Tensor, positions: Tensor | None) -> Tensor:
         """Add sin at even and cos at odd indices to x, (batch, time, width)."""
-        cosine, sine = _cosine_and_sine(x.shape[2], self.base, x.shape[1], positions, x.device)
+        cosine, sine = _cosine_and_sine(x.shape[2], self.base, 1.0, x.shape[1], positions, x.device)
         return x + torch.stack((sine, cosine), dim=-1).flatten(-2).to(x.dtype)
 
 
 class RotaryModule(PositionModule):
     """Rotation of query and key pairs by an angle proportional to the position."""
 
-    def __init__(self, base: float, interleaved: bool) -> None:
+    def __init__(self, base: float, condense: float, interleaved: bool) -> None:
         super().__init__()
-        self.base, self.interleaved = base, interleaved
+        self.base, self.condense, self.interleaved = base, condense, interleaved
 
     def rotate(
         self, q: Tensor, k: Tensor, q_positions: Tensor | None, k_positions: Tensor | None
@@ -90,7 +92,9 @@ class RotaryModule(PositionModule):
         return self._turn(q, q_positions), self._turn(k, k_positions)
 
     def _turn(self, x: Tensor, positions: Tensor | None) -> Tensor:
-        cosine, sine = _cosine_and_sine(x.shape[3], self.base, x.shape[2], positions, x.device)
+        cosine, sine = _cosine_and_sine(x.shape[3], self.base, self.condense, x.shape[2], positions, x.device)
+        if cosine.dim() == 3:  # positions of each sequence, the same for all its heads
+            cosine, sine = cosine[:, None], sine[:, None]
         return cast(Tensor, Rotation.apply(x, cosine, sine, self.interleaved))  # type: ignore[no-untyped-call]
 
 
@@ -113,7 +117,7 @@ class Rotation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
-        """Turn the pairs of x, (..., time, head_width), by angles given as (time, head_width / 2)."""
+        """Turn the pairs of x, (..., time, head_width), by angles, (time, head_width / 2) or broadcastable."""
         return _turn(x, cosine, sine, interleaved)
 
     @staticmethod
@@ -140,25 +144,27 @@ def _turn(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
 
 
 def _cosine_and_sine(
-    width: int, base: float, time: int, positions: Tensor | None, device: torch.device
+    width: int, base: float, condense: float, time: int, positions: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return cos and sin of position * base^(-2i / width), float32 (time, width / 2)."""
+    """Return cos and sin of position / condense * base^(-2i / width), float32 ((batch,) time, width / 2)."""
     if positions is None:
-        return _plain_cosine_and_sine(width, base, time, device)
-    angles = positions.double()[:, None] * _frequencies(width, base).to(positions.device)
+        return _plain_cosine_and_sine(width, base, condense, time, device)
+    angles = positions.double()[..., None] * _frequencies(width, base, condense).to(positions.device)
     return angles.cos().float(), angles.sin().float()
 
 
 @functools.lru_cache(maxsize=16)
-def _plain_cosine_and_sine(width: int, base: float, time: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _plain_cosine_and_sine(
+    width: int, base: float, condense: float, time: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     # A table first needed under inference_mode must still be usable by a later backward pass.
     with torch.inference_mode(False), torch.device("cpu"):
-        angles = torch.arange(time, dtype=torch.float64)[:, None] * _frequencies(width, base)
+        angles = torch.arange(time, dtype=torch.float64)[:, None] * _frequencies(width, base, condense)
         return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
-def _frequencies(width: int, base: float) -> Tensor:
-    return base ** (torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / -width)
+def _frequencies(width: int, base: float, condense: float) -> Tensor:
+    return base ** (torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / -width) / condense
 
 
 def alibi_slopes(heads: int) -> tuple[float, ...]:
@@ -174,6 +180,28 @@ def alibi_slopes(heads: int) -> tuple[float, ...]:
     slopes = [2.0 ** (-8 * (index + 1) / power) for index in range(power)]
     between = [2.0 ** (-8 * (index + 1) / (2 * power)) for index in range(0, 2 * power, 2)]
     return tuple(slopes + between[: heads - power])
+
+
+def ntk_base(base: float, scale: float, head_width: int) -> float:
+    """Return the rotary base that stretches the longest wavelength `scale` times and leaves the shortest alone.
+
+    base * scale^(head_width / (head_width - 2)), "NTK-aware" scaling as given in YaRN (arXiv:2309.00071): unlike
+    `condense`, it keeps neighbours apart, and a trained model can be evaluated with it at a longer context.
+
+    Args:
+        base: The base of training.
+        scale: Evaluated context / context of training.
+        head_width: Width of one head, above 2.
+
+    Raises:
+        ValueError: for a head width with a single wavelength, or a scale below 1.
+
+    >>> round(ntk_base(10_000, 4, head_width=64))
+    41829
+    """
+    if head_width <= 2 or scale < 1:
+        raise ValueError(f"position.base: expected a head width above 2 and a scale >= 1, got {head_width} and {scale}")
+    return float(base * scale ** (head_width / (head_width - 2)))
 
 
 class NoPosition(Component):
@@ -195,6 +223,10 @@ class Learned(Component):
         """Build the table."""
         return LearnedModule(shape.context, shape.width)
 
+    def reach(self, context: int) -> int | None:
+        """Return the longest sequence that can be represented: the context of training."""
+        return context
+
 
 class Sinusoidal(Component):
     """sin and cos of position * base^(-2i / width), added to the embeddings (arXiv:1706.03762, section 3.5)."""
@@ -207,9 +239,11 @@ class Sinusoidal(Component):
         return SinusoidalModule(self.base)
 
     def check(self, shape: Shape) -> None:
-        """Refuse a width that sine and cosine cannot share."""
+        """Refuse a width that sine and cosine cannot share, or in which the base means nothing."""
         if shape.width % 2:
             raise MisfitError("an even width of the residual stream", shape.width)
+        if shape.width == 2:
+            raise MisfitError("a width of at least 4: one wavelength has no base", shape.width)
 
 
 class Rotary(Component):
@@ -218,21 +252,26 @@ class Rotary(Component):
     Attributes:
         base: Wavelengths run from 2 pi to 2 pi * base.
         layout: Which dimensions form a pair: i and i + head_width / 2 ("halves", Llama and GPT-NeoX), or 2i and 2i + 1
-            ("interleaved", the paper).
+            ("interleaved", the paper and STLM).
+        condense: Positions are divided by this before they turn anything: position interpolation (Chen et al. 2023,
+            arXiv:2306.15595), TinyLlama's `condense_ratio`.
     """
 
     kind: Literal["rotary"] = "rotary"
     base: float = Field(10_000.0, gt=1)
     layout: Literal["halves", "interleaved"] = "halves"
+    condense: float = Field(1.0, ge=1, json_schema_extra={"neutral": 1.0})
 
     def build(self, shape: Shape) -> PositionModule:
         """Build the rotation."""
-        return RotaryModule(self.base, interleaved=self.layout == "interleaved")
+        return RotaryModule(self.base, self.condense, interleaved=self.layout == "interleaved")
 
     def check(self, shape: Shape) -> None:
-        """Refuse a head width that does not divide into pairs."""
+        """Refuse a head width that does not divide into pairs, or in which the base means nothing."""
         if shape.head_width % 2:
             raise MisfitError("an even head width", shape.head_width)
+        if shape.head_width == 2:
+            raise MisfitError("a head width of at least 4: one wavelength has no base", shape.head_width)
 
 
 class Alibi(Component):

@@ -9,6 +9,7 @@ parameter is first moved away from its start, so that nothing hides behind a zer
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import typing
 from collections.abc import Iterator
@@ -28,7 +29,11 @@ from architectures.initialisation import initialise
 from architectures.positions import Rotary
 from architectures.transformer import Architecture, Batch, Transformer
 
+Fingerprint = tuple[dict[str, tuple[int, ...]], Tensor]
+
 TOLERANCE = 1e-5
+# Sizes of the host that an axis needs if each of its fields is to have another legal value.
+HOSTS: dict[str, dict[str, int]] = {"sharing": {"layers": 4}}
 
 
 def host() -> Architecture:
@@ -53,7 +58,7 @@ def check_component(component: Component) -> None:
     """
     for axis in Architecture.model_fields:
         if type(component) in members(axis):
-            return check_architecture(host().vary(**{axis: component}))
+            return check_architecture(host().vary(**HOSTS.get(axis, {}), **{axis: component}))
     raise ValueError(f"component: expected a member of an axis of Architecture, got {type(component).__name__}")
 
 
@@ -67,10 +72,11 @@ def check_architecture(architecture: Architecture) -> None:
     check_build_is_deterministic(architecture)
     check_shapes(architecture)
     check_causality(architecture)
+    check_length(architecture)
     check_gradients(architecture)
     check_backends_agree(architecture)
-    check_every_field_matters(architecture)
-    check_pairing(architecture)
+    check_cache(architecture)
+    check_variants(architecture)
 
 
 def check_round_trip(architecture: Architecture) -> None:
@@ -101,7 +107,7 @@ def check_shapes(architecture: Architecture) -> None:
     _require(nats.shape == batch.tokens.shape and nats.dtype == torch.float32, f"nats are {nats.dtype} {nats.shape}")
     _require(nats.isfinite().all(), "nats are not finite")
     expected = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(nats)
-    _require(torch.allclose(nats, expected, atol=TOLERANCE), "nats are not the cross-entropy of the logits")
+    _require(_close(nats, expected), "nats are not the cross-entropy of the logits")
 
 
 def check_causality(architecture: Architecture) -> None:
@@ -112,10 +118,27 @@ def check_causality(architecture: Architecture) -> None:
     tokens[:, middle] = (tokens[:, middle] + 1) % architecture.vocabulary
     before = nats_of(model, batch)
     after = nats_of(model, Batch(tokens, batch.targets, batch.weights))
-    _require(torch.allclose(before[:, :middle], after[:, :middle], atol=TOLERANCE), "a token changes earlier nats")
-    _require(
-        not torch.allclose(before[:, middle + 1 :], after[:, middle + 1 :], atol=TOLERANCE), "attention sees nothing"
-    )
+    _require(_close(before[:, :middle], after[:, :middle]), "a token changes earlier nats")
+    _require(not _close(before[:, middle + 1 :], after[:, middle + 1 :]), "attention sees nothing")
+
+
+def check_length(architecture: Architecture) -> None:
+    """At 2 and 4 times the context earlier nats stay as they are; beyond its reach the model refuses."""
+    model, batch, reach = moved(architecture), random_batch(architecture), architecture.reach()
+    before = nats_of(model, batch)
+    for times in (2, 4):
+        longer = Batch(*(part.repeat(1, times) for part in (batch.tokens, batch.targets, batch.weights)))
+        if reach is None or longer.tokens.shape[1] <= reach:
+            nats = nats_of(model, longer)
+            _require(nats.isfinite().all(), f"nats are not finite at {times} times the context")
+            kept = _close(nats[:, : architecture.context], before)
+            _require(kept, f"earlier nats differ at {times} times the context")
+            continue
+        try:
+            nats_of(model, longer)
+        except ValueError:
+            continue
+        raise AssertionError(f"a sequence of {times} times the context is accepted, which is beyond reach() = {reach}")
 
 
 def check_gradients(architecture: Architecture) -> None:
@@ -134,25 +157,38 @@ def check_backends_agree(architecture: Architecture) -> None:
     for name, objection in architecture.backends().items():
         if objection is None:
             model.use_backend(name)
-            _require(torch.allclose(nats_of(model, batch), expected, atol=TOLERANCE), f"backend {name} differs")
+            _require(_close(nats_of(model, batch), expected), f"backend {name} differs")
 
 
-def check_every_field_matters(architecture: Architecture) -> None:
-    """Every field whose effect is "function" changes what is computed, or which parameters there are."""
-    reference = fingerprint(architecture)
+def check_cache(architecture: Architecture) -> None:
+    """Hidden states of tokens that are read one by one are those of the whole sequence, cached or recomputed."""
+    model, batch = moved(architecture), random_batch(architecture)
+    cache, pieces, start = model.cache(), [], 0
+    with torch.no_grad():
+        whole = model(batch).hidden
+        for size in (3, 1, 1, batch.tokens.shape[1] - 5):
+            part = (slice(None), slice(start, start + size))
+            piece = Batch(batch.tokens[part], batch.targets[part], batch.weights[part])
+            pieces.append(model(piece, cache=cache).hidden)
+            start += size
+    how = "a cache" if cache.recomputes is None else "recomputation"
+    _require(_close(torch.cat(pieces, dim=1), whole), f"{how} changes hidden states")
+
+
+def check_variants(architecture: Architecture) -> None:
+    """Every field whose effect is "function" changes what is computed, or which parameters there are.
+
+    And a parameter that two variants share, by name and shape, starts equal in both.
+    """
+    start, reference = _traced(architecture)
     for path, variant in variants(architecture):
-        _require(not same(reference, fingerprint(variant)), f"{path} changes nothing")
-
-
-def check_pairing(architecture: Architecture) -> None:
-    """A parameter that two variants share, by name and shape, starts equal in both."""
-    reference = dict(started(architecture).named_parameters())
-    for path, variant in variants(architecture):
+        other_start, found = _traced(variant)
+        _require(not same(reference, found), f"{path} changes nothing")
         if variant.layers != architecture.layers or variant.width != architecture.width:
             continue  # scales depend on both
-        for name, parameter in started(variant).named_parameters():
-            if name in reference and reference[name].shape == parameter.shape:
-                _require(torch.equal(reference[name], parameter), f"{name} starts differently when {path} changes")
+        for name, parameter in other_start.items():
+            if name in start and start[name].shape == parameter.shape:
+                _require(torch.equal(start[name], parameter), f"{name} starts differently when {path} changes")
 
 
 def variants(architecture: Architecture) -> Iterator[tuple[str, Architecture]]:
@@ -208,11 +244,14 @@ def started(architecture: Architecture) -> Transformer:
 
 def moved(architecture: Architecture) -> Transformer:
     """Return the model in evaluation mode, every parameter away from its start, as if trained for a while."""
-    model = started(architecture).eval()
+    return _move(started(architecture))
+
+
+def _move(model: Transformer) -> Transformer:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.add_(torch.from_numpy(_noise(f"moved/{name}", tuple(parameter.shape))), alpha=0.3)
-    return model
+    return model.eval()
 
 
 def random_batch(architecture: Architecture, sequences: int = 2) -> Batch:
@@ -229,16 +268,27 @@ def nats_of(model: Transformer, batch: Batch) -> Tensor:
         return model.nats(model(batch), batch)
 
 
-def fingerprint(architecture: Architecture) -> tuple[dict[str, tuple[int, ...]], Tensor]:
+def fingerprint(architecture: Architecture) -> Fingerprint:
     """Return what tells two architectures apart: names and shapes of their parameters, and nats on a fixed batch."""
-    model = moved(architecture)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    return shapes, nats_of(model, random_batch(architecture))
+    return _traced(architecture)[1]
 
 
-def same(a: tuple[dict[str, tuple[int, ...]], Tensor], b: tuple[dict[str, tuple[int, ...]], Tensor]) -> bool:
+def _traced(architecture: Architecture) -> tuple[dict[str, Tensor], Fingerprint]:
+    """Return where the parameters start, and the fingerprint of the moved model."""
+    model = started(architecture)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in start.items()}
+    return start, (shapes, nats_of(_move(model), random_batch(architecture)))
+
+
+def _close(got: Tensor, expected: Tensor) -> bool:
+    # Relative to the largest value: without norms activations grow to thousands, and rounding with them.
+    return torch.allclose(got, expected, rtol=0, atol=TOLERANCE * max(1.0, float(expected.detach().abs().max())))
+
+
+def same(a: Fingerprint, b: Fingerprint) -> bool:
     """Return whether two fingerprints agree up to rounding."""
-    return a[0] == b[0] and torch.allclose(a[1], b[1], atol=TOLERANCE)
+    return a[0] == b[0] and _close(a[1], b[1])
 
 
 def _require(kept: Any, broken: str) -> None:
@@ -246,6 +296,7 @@ def _require(kept: Any, broken: str) -> None:
         raise AssertionError(broken)
 
 
+@functools.lru_cache(maxsize=1024)
 def _noise(name: str, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "big")
     return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)

@@ -103,8 +103,8 @@ def test_a_new_choice_touches_one_file_and_passes_the_contract_suite(tmp_path: P
     code = (
         "import architectures.feedforward as module, architectures.testing as testing\n"
         f"assert module.__file__ == {str(path)!r}, module.__file__\n"
-        "assert module.SquaredRelu in testing.members('feed_forward')\n"
-        "testing.check_component(module.SquaredRelu(width=48))"
+        "assert module.Bilinear in testing.members('feed_forward')\n"
+        "testing.check_component(module.Bilinear(width=48))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

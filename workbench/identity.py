@@ -2,8 +2,9 @@
 
 A specification (`Spec`, or a component of `architectures`) is a frozen pydantic model. Every field has an *effect*,
 "function" unless it says otherwise; fields whose effect is "efficiency" change the cost of a result and never the
-result, and are no part of identity. A field added in a later version carries `neutral`, the value that means "as if
-this field did not exist", and is left out of the hash at that value, so that old results keep their names.
+result, and are no part of identity. A field added in a later version carries `neutral`, the value (as plain
+JSON) that means "as if this field did not exist", and is left out of the hash at that value, so that old results keep
+their names.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def canonical(value: Any) -> Any:
         for name, field in type(value).model_fields.items():
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
             held = getattr(value, name)
-            if extra.get("effect") == "efficiency" or ("neutral" in extra and held == extra["neutral"]):
+            if extra.get("effect") == "efficiency" or ("neutral" in extra and canonical(held) == extra["neutral"]):
                 continue
             kept[name] = canonical(held)
         return kept

@@ -57,7 +57,14 @@ def test_a_class_derived_from_a_finished_choice_is_refused():
             {"width": 129, "attention": MultiHead(heads=3), "position": Sinusoidal()},
             "position: expected an even width",
         ),
-        ({"norm": NoNorm(), "residual": PostNorm()}, r"residual: expected pre_norm where norm is none, got post_norm"),
+        (
+            {"attention": MultiHead(heads=64)},
+            "position: expected a head width of at least 4: one wavelength has no base, got 2",
+        ),
+        (
+            {"norm": NoNorm(), "residual": PostNorm()},
+            r"residual: expected pre_norm or parallel where norm is none, got post_norm",
+        ),
         ({"position": {"kind": "rotray"}}, r"rotray"),
     ],
 )
@@ -78,7 +85,7 @@ def test_one_model_has_one_specification():
 
 @given(
     heads=st.sampled_from([1, 2, 4, 8]),
-    half_width=st.integers(1, 8),
+    half_width=st.integers(2, 8),
     layers=st.integers(1, 3),
     base=st.floats(2, 1e6),
     layout=st.sampled_from(["halves", "interleaved"]),

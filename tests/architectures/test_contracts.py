@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import typing
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from architectures import testing
 from architectures.attention import MultiHead
+from architectures.component import Component
 from architectures.embeddings import Table
 from architectures.feedforward import Gelu, SwiGLU
-from architectures.positions import Alibi, AlibiModule, PositionModule, Rotary
+from architectures.norms import NormModule
+from architectures.positions import Alibi, AlibiModule, Learned, LearnedModule, PositionModule, Rotary
 from architectures.presets import tiny
-from architectures.testing import check_architecture, check_component, example, host, members
+from architectures.testing import (
+    HOSTS,
+    check_architecture,
+    check_component,
+    check_length,
+    example,
+    host,
+    members,
+    started,
+)
 from architectures.transformer import Architecture, Dropout
 
 AXES = [axis for axis in Architecture.model_fields if members(axis)]
@@ -43,21 +59,58 @@ def test_presets_keep_the_contract():
     check_architecture(tiny().vary(context=16))
 
 
+def near(value: Any, field: FieldInfo) -> list[Any]:
+    """Values that a field may take in a small model, the given one first."""
+    if isinstance(value, bool):
+        return [value, not value]
+    if typing.get_origin(field.annotation) is typing.Literal:
+        return list(typing.get_args(field.annotation))
+    return [None, 2, 6] if value is None else [value, value * 2]
+
+
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
-    """Any legal combination of choices."""
-    axes = {axis: example(draw(st.sampled_from(members(axis)))) for axis in AXES if axis != "attention"}
-    key_value_heads = draw(st.sampled_from([1, 2, 4]))
-    changed = host().vary(attention=MultiHead(heads=4, key_value_heads=key_value_heads))
-    if axes["norm"].kind == "none":
-        axes["residual"] = host().residual
-    return changed.vary(**axes)
+    """Any legal combination of choices and of their fields; what is refused stays as it was."""
+    built = host()
+    for axis in draw(st.permutations(AXES)):
+        choice = example(draw(st.sampled_from(members(axis))))
+        for name, field in type(choice).model_fields.items():
+            value = draw(st.sampled_from(near(getattr(choice, name), field)))
+            choice = legal(choice, **{name: value})
+        built = legal(built, **{axis: choice}, **(HOSTS.get(axis, {}) if choice != getattr(built, axis) else {}))
+    if built.norm.kind == "none":  # activations grow with depth and scale, and softmax amplifies their rounding
+        return built.vary(layers=host().layers, sharing=host().sharing, initialisation=host().initialisation)
+    return built
 
 
-@settings(max_examples=6, deadline=None)
+def legal(component: Component, **changes: Any) -> Any:
+    try:
+        return component.vary(**changes)
+    except ValidationError:
+        return component
+
+
+@settings(max_examples=4, deadline=None)
 @given(architecture=architectures())
 def test_random_legal_combinations_keep_the_contract(architecture):
     check_architecture(architecture)
+
+
+@settings(max_examples=12, deadline=None)
+@given(a=architectures(), b=architectures())
+def test_what_two_random_architectures_share_by_name_and_shape_starts_equal(a, b):
+    depth = max(a.layers, b.layers)
+    first = started(a.vary(layers=depth))
+    second = started(b.vary(layers=depth, initialisation=a.initialisation))
+    known = dict(first.named_parameters())
+    shared = [
+        (name, parameter)
+        for name, parameter in second.named_parameters()
+        if name in known and known[name].shape == parameter.shape
+    ]
+    assert "embedding.weight" in [name for name, _ in shared]
+    for name, parameter in shared:
+        assert torch.equal(known[name], parameter), name
 
 
 def test_a_bias_that_does_nothing_is_caught(monkeypatch):
@@ -85,6 +138,19 @@ def test_a_peek_at_the_future_is_caught(monkeypatch):
     monkeypatch.setattr(Gelu, "build", build)
     with pytest.raises(AssertionError, match="a token changes earlier nats"):
         check_component(Gelu(width=4))
+
+
+def test_a_model_that_goes_on_beyond_its_reach_is_caught(monkeypatch):
+    monkeypatch.setattr(LearnedModule, "embed", lambda self, x, positions: x + self.weight[0])
+    with pytest.raises(AssertionError, match=r"2 times the context is accepted, which is beyond reach\(\) = 12"):
+        check_length(host().vary(position=Learned()))
+
+
+def test_a_norm_over_time_is_caught_at_a_longer_context(monkeypatch):
+    """It depends on tokens yet to come, and on how many there are."""
+    monkeypatch.setattr(NormModule, "forward", lambda self, x: x - x.mean(1, keepdim=True))
+    with pytest.raises(AssertionError, match="earlier nats differ at 2 times the context"):
+        check_length(host())
 
 
 def test_a_parameter_without_a_gradient_is_caught(monkeypatch):

@@ -59,6 +59,15 @@ def test_layer_norm_follows_the_formula(bias):
     torch.testing.assert_close(module(x), expected + module.bias if bias else expected)
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-5])
+def test_rms_norm_follows_the_formula_where_epsilon_decides(epsilon):
+    """STLM's epsilon and TinyLlama's, on activations so small that they give different results."""
+    module = built(RMSNorm(epsilon=epsilon), 8)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 8))) * 1e-3
+    expected = x / ((x * x).sum(-1, keepdim=True) / 8 + epsilon) ** 0.5 * module.weight.double()
+    torch.testing.assert_close(module(x.float()).double(), expected, atol=1e-6, rtol=1e-5)
+
+
 def test_no_norm_changes_nothing_and_owns_nothing():
     module = built(NoNorm(), 8)
     x = torch.ones(1, 2, 8)

@@ -10,9 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from architectures.attention import LinearBias
 from architectures.component import Shape
-from architectures.positions import Alibi, Learned, Rotary, Sinusoidal, alibi_slopes
+from architectures.masks import LinearBias
+from architectures.positions import Alibi, Learned, NoPosition, Rotary, Sinusoidal, alibi_slopes, ntk_base
+from architectures.testing import host, moved, nats_of, random_batch
+from architectures.transformer import Batch
 
 SHAPE = Shape(width=32, heads=4, key_value_heads=4, head_width=8, layers=1, layer=0, context=16, vocabulary=10)
 
@@ -134,3 +136,73 @@ def test_learned_positions_add_the_rows_they_are_told():
 def test_learned_positions_refuse_a_sequence_longer_than_their_table():
     with pytest.raises(ValueError, match="expected at most 16 tokens, the rows of the learned table, got 17"):
         Learned().build(SHAPE).embed(torch.zeros(1, 17, 32), None)
+
+
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_a_condensed_rotation_is_that_of_the_positions_divided(layout):
+    """Position interpolation and TinyLlama's condense_ratio: position m turns as m / 4 does."""
+    q = drawn(1, 2, 16, 8)
+    got = Rotary(condense=4.0, layout=layout).build(SHAPE).rotate(q, q, None, None)[0]
+    torch.testing.assert_close(got[:, :, ::4], rotated(q[:, :, ::4], layout, torch.arange(4)))
+    pairs = q.double().unflatten(-1, (4, 2)) if layout == "interleaved" else torch.stack(q.double().chunk(2, -1), -1)
+    angles = torch.arange(16)[:, None] / 4.0 * 10_000.0 ** (-torch.arange(0, 8, 2).double() / 8)
+    turned = torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones(16, 4).double(), angles)
+    expected = torch.view_as_real(turned)
+    expected = expected.flatten(-2) if layout == "interleaved" else torch.cat(expected.unbind(-1), -1)
+    torch.testing.assert_close(got.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+@given(scale=st.floats(1, 64), head_width=st.sampled_from([4, 8, 64, 128]), base=st.floats(100, 1e6))
+def test_an_ntk_base_stretches_the_longest_wavelength_only(scale, head_width, base):
+    stretched = ntk_base(base, scale, head_width)
+    last = (head_width - 2) / head_width
+    assert stretched**last == pytest.approx(base**last * scale, rel=1e-9)
+
+
+def test_an_ntk_base_that_cannot_be_is_refused():
+    with pytest.raises(
+        ValueError, match=r"position\.base: expected a head width above 2 and a scale >= 1, got 2 and 4"
+    ):
+        ntk_base(10_000.0, 4, 2)
+
+
+UNLIMITED = [NoPosition(), Sinusoidal(), Rotary(), Rotary(condense=2.0), Alibi()]
+
+
+@pytest.mark.parametrize("position", UNLIMITED, ids=repr)
+@pytest.mark.parametrize("times", [2, 4])
+def test_a_model_is_evaluated_beyond_its_training_context(position, times):
+    architecture = host().vary(position=position)
+    model, batch = moved(architecture), random_batch(architecture.vary(context=times * 12))
+    assert architecture.reach() is None
+    nats = nats_of(model, batch)
+    assert nats.isfinite().all()
+    within = Batch(batch.tokens[:, :12], batch.targets[:, :12], batch.weights[:, :12])
+    torch.testing.assert_close(nats[:, :12], nats_of(model, within), atol=1e-5, rtol=1e-5)
+    for kind in (NoPosition(), Rotary(base=50.0)):
+        if kind != position:
+            assert not torch.allclose(nats[:, 12:], nats_of(moved(host().vary(position=kind)), batch)[:, 12:])
+
+
+def test_the_training_context_is_no_part_of_the_function_where_reach_is_unlimited():
+    for position in UNLIMITED:
+        short, long = (moved(host().vary(position=position, context=context)) for context in (12, 48))
+        batch = random_batch(host().vary(context=48))
+        torch.testing.assert_close(nats_of(short, batch), nats_of(long, batch))
+
+
+def test_a_trained_rotation_is_condensed_for_a_longer_evaluation_by_the_same_weights():
+    trained = moved(host())
+    condensed = host().vary(position=Rotary(condense=4.0)).build()
+    condensed.load_state_dict(trained.state_dict())
+    batch = random_batch(host().vary(context=48))
+    assert not torch.allclose(nats_of(trained, batch), nats_of(condensed.eval(), batch))
+
+
+def test_learned_positions_reach_as_far_as_their_table_and_say_so_beyond():
+    architecture = host().vary(position=Learned())
+    assert architecture.reach() == 12
+    model = moved(architecture)
+    nats_of(model, random_batch(architecture))
+    with pytest.raises(ValueError, match=r"position: expected at most 12 tokens, .* got 24; evaluate at the"):
+        nats_of(model, random_batch(architecture.vary(context=24)))

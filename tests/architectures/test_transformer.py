@@ -196,12 +196,20 @@ def test_the_backend_is_chosen_when_building_or_later():
     assert model.backend == "reference"
     model.use_backend("sdpa")
     assert model.backend == "sdpa"
-    with pytest.raises(ValueError, match="expected one of reference, sdpa, got 'fastest'"):
+    with pytest.raises(ValueError, match="expected one of reference, sdpa, flex, flash, got 'fastest'"):
         model.use_backend("fastest")
 
 
 def test_an_architecture_knows_which_backends_can_run_it():
-    assert tiny().vary(position=Alibi()).backends() == {"reference": None, "sdpa": None}
+    alibi = tiny().vary(position=Alibi())
+    known = alibi.backends()
+    assert (known["reference"], known["sdpa"]) == (None, None)
+    assert known["flex"] == "FlexAttention has no backward pass on a CPU"
+    assert known["flash"] == "flash-attn needs a CUDA device, got cpu"
+    assert alibi.backends(training=False)["flex"] is None
+    assert "bfloat16" in alibi.backends("cuda")["flash"]
+    dropping = alibi.vary(dropout=Dropout(attention=0.1))
+    assert "cannot drop" in dropping.backends("cuda", torch.bfloat16)["flex"]
 
 
 def test_a_component_with_a_buffer_is_refused(monkeypatch):

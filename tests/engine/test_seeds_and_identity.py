@@ -65,6 +65,15 @@ def test_a_field_at_its_neutral_value_leaves_the_hash_as_it_was_before_the_field
     assert digest(Declared(width=1, added_later=0)) != digest(Declared(width=1))
 
 
+def test_a_component_at_its_neutral_value_is_left_out_too() -> None:
+    class Grown(Spec):
+        width: int
+        choice: Nested = Field(Nested(), json_schema_extra={"neutral": {"base": 1.0}})
+
+    assert canonical(Grown(width=1)) == {"width": 1}
+    assert canonical(Grown(width=1, choice=Nested(base=2.0))) == {"width": 1, "choice": {"base": 2.0}}
+
+
 def test_leaves_name_every_resolved_field() -> None:
     assert leaves(Declared(width=3)) == {"width": 3, "nested.base": 1.0, "nested.batch": 4, "added_later": 7}
     assert leaves({"a": [1, {"b": 2}], "empty": {}}) == {"a.0": 1, "a.1.b": 2, "empty": {}}
