@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,15 @@ OPTIONS = {  # frozen: scripts and papers depend on these words
         "--seeds",
         "--simulations",
     ],
+    "compare": [],
     "dashboard": ["--browser", "--home", "--no-browser", "--port"],
+    "doctor": ["--home"],
     "export": ["--home", "--out"],
+    "export-model": ["--corpus", "--home", "--out", "--seed"],
     "plan": ["--budget", "--corpus", "--home"],
     "prepare": ["--corpus", "--home"],
     "run": ["--cell", "--corpus", "--home", "--workers"],
+    "show": ["--context", "--gpu", "--gpus", "--hours", "--parameters", "--tokens", "--vocabulary"],
     "sweeps": [],
     "sync": ["--home"],
     "variance": [
@@ -277,7 +282,9 @@ def test_a_tracking_server_that_is_away_costs_nothing_but_a_note(sweep_file: Pat
 def test_an_interrupted_sweep_goes_on_where_it_was(sweep_file: Path) -> None:
     edited(sweep_file, ("tokens=2048", "tokens=40_000"))
     command = [sys.executable, "-m", "workbench", "run", str(sweep_file), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that runs the suite in the background has its children ignore Ctrl-C; a person's terminal does not.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     runs = sweep_file.parent / ".workbench" / "runs"
     for _ in range(600):
         if list(runs.glob("*/record.json")):

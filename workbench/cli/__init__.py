@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from workbench.cli import results, sweeps
+from workbench.cli import models, results, sweeps
 from workbench.errors import WorkbenchError
 
 app = typer.Typer(
@@ -35,6 +35,10 @@ for command in (
     results.analyze,
     results.calibrate,
     results.variance,
+    models.show,
+    models.compare,
+    models.export_model,
+    models.doctor,
 ):
     app.command()(command)
 
