@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -119,3 +120,21 @@ def test_a_new_choice_touches_one_file_and_passes_the_contract_suite(tmp_path: P
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_every_sweep_that_ships_can_be_loaded(path: Path) -> None:
     assert load_sweep(str(path)).question
+
+
+def test_the_error_rates_in_the_readme_are_the_committed_ones() -> None:
+    with open(ROOT / "results" / "calibration" / "calibration.csv", newline="") as file:
+        cells = {
+            (row["method"], row["noise"]): row
+            for row in csv.DictReader(file)
+            if (row["seeds"], row["arms"]) == ("5", "6")
+        }
+    shown = re.findall(r"^\| (.+?) \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+) % \| (\d+) % \|$", README, re.MULTILINE)
+    assert len(shown) == 5
+    for name, *figures in shown:
+        method = re.sub(r"\*\*| \(default\)", "", name).replace("percentile bootstrap + Holm", "percentile bootstrap")
+        errors = [cells[method, noise]["error"] for noise in ("normal", "one arm 5x", "baseline 3x")]
+        measured = [f"{100 * float(error):.1f}" for error in errors] + [
+            f"{100 * float(cells[method, 'normal']['power']):.0f}"
+        ]
+        assert figures == measured, name

@@ -176,8 +176,8 @@ class Sweep(Spec):
         guards: Names of secondary metrics an arm must not pay with: "better" is then also claimed jointly with "worse
             by less than their smallest effect", at one error rate for the whole claim.
         alpha: Family-wise error rate over the arms.
-        noise: Residual standard deviation of one run in the primary metric, seed effect removed, from a pilot (that of
-            a paired difference is 1.41 times as large): lets the plan say in the metric's unit what it can detect.
+        noise: Residual standard deviation of one run in the primary metric, seed effect removed. A pilot's report gives
+            it with its upper bound; take the bound. Lets the plan say in the metric's unit what it can detect.
         design: "fixed" runs every seed and judges once. "sequential" judges after every seed from the fourth on, at the
             same error over all looks together, and runs no further seed of a decided arm; `seeds` are then the most.
         futility: In a sequential design, also stop arms that all seeds will hardly decide.

@@ -26,6 +26,7 @@ def test_every_method_judges_the_same_data_and_says_what_is_known_against_it():
     alone = stats.ttest_rel(SCORES[2], SCORES[0]).pvalue
     assert rows["paired t, uncorrected"].p[1] == pytest.approx(alone)
     assert rows["sign-flip max-T"].floor == 0.0625
+    assert "covers only 84 % at 5 seeds" in rows["percentile bootstrap"].fails
     assert all(row.fails.endswith(".") for row in rows.values())
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from workbench.cli import questions as ask
 from workbench.cli.options import HOME, Home
 from workbench.errors import WorkbenchError
 
@@ -16,60 +15,24 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="CSV or parquet with columns variant, seed, value (and metric, task, item, cluster, weight, status) "
-            "or a column per metric; a W&B runs table; a folder of lm-eval sample logs; or mlflow:EXPERIMENT."
-        ),
-    ],
-    baseline: Annotated[str | None, typer.Option(help="The variant every other is compared with.")] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Which metric, where there are several; more of them, or 'all', are explored beside the first."
-        ),
-    ] = None,
-    lower_is_better: Annotated[
-        bool | None,
-        typer.Option("--lower-is-better/--higher-is-better", help="Guessed from the metric's name unless told."),
-    ] = None,
-    smallest_effect: Annotated[
-        float | None, typer.Option(help="Smallest difference that matters; allows 'equivalent'.")
-    ] = None,
-    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Family-wise error rate.")] = 0.05,
-    columns: Annotated[
-        list[str] | None, typer.Option("--map", help="Other column names: variant=model,seed=config.seed.")
-    ] = None,
-    target: Annotated[
-        float | None, typer.Option(help="Compare every variant with this number instead of with a baseline.")
-    ] = None,
-    unpaired: Annotated[bool, typer.Option("--unpaired", help="Equal seeds share nothing between variants.")] = False,
-    new_items: Annotated[
-        bool, typer.Option("--new-items", help="The answer shall hold for other items too, not only for these.")
-    ] = False,
-    anytime: Annotated[
-        bool, typer.Option("--anytime", help="Judge by e-values: look after every seed, add seeds as you like.")
-    ] = False,
-    guard: Annotated[
-        list[str] | None,
-        typer.Option(help="METRIC=MARGIN: also claim 'better without being worse on METRIC by MARGIN or more'."),
-    ] = None,
-    methods: Annotated[
-        bool, typer.Option("--methods", help="Also show what every other known method makes of the same data.")
-    ] = False,
-    history: Annotated[
-        Path | None, typer.Option(help="Earlier runs whose noise a single run may borrow: a file like SOURCE.")
-    ] = None,
-    history_sd: Annotated[float | None, typer.Option(help="That noise as a number: sd of one run.")] = None,
-    history_df: Annotated[float | None, typer.Option(help="Its degrees of freedom: runs less groups.")] = None,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow server, file or folder; MLFLOW_TRACKING_URI or MLflow's default unless told."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write report, tables and forest plot into this folder.")
-    ] = None,
+    source: ask.Source,
+    baseline: ask.Baseline = None,
+    metric: ask.Metric = None,
+    lower_is_better: ask.LowerIsBetter = None,
+    smallest_effect: ask.SmallestEffect = None,
+    alpha: ask.Alpha = 0.05,
+    columns: ask.Columns = None,
+    target: ask.Target = None,
+    unpaired: ask.Unpaired = False,
+    new_items: ask.NewItems = False,
+    anytime: ask.Anytime = False,
+    guard: ask.Guard = None,
+    methods: ask.Methods = False,
+    history: ask.History = None,
+    history_sd: ask.HistorySd = None,
+    history_df: ask.HistoryDf = None,
+    tracking_uri: ask.TrackingUri = None,
+    out: ask.Out = None,
 ) -> None:
     """Judge results from elsewhere by the same statistics. Needs no torch."""
     from workbench.reporting.analysis import analyze_all, compare_methods
@@ -108,32 +71,18 @@ def analyze(
 
 
 def calibrate(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RESULTS",
-            help="Results as `analyze` reads them, or a sweep that was run: their design, their noise.",
-        ),
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(min=2, help="Seeds of every data set; 5 unless RESULTS tell.")] = None,
-    arms: Annotated[int | None, typer.Option(min=1, help="Arms beside the baseline; 6 unless RESULTS tell.")] = None,
-    method: Annotated[str, typer.Option(help="Method by name; a wrong one lists them all.")] = "seed-block bootstrap",
-    noise: Annotated[
-        str | None,
-        typer.Option(
-            help="A scenario by name ('one arm 3x', 'exponential', 't3'; a wrong one lists them all), or with RESULTS "
-            "'measured' (each arm's noise as it is, the default) or 'equal' (all arms alike)."
-        ),
-    ] = None,
-    pool: Annotated[bool, typer.Option("--pool", help="Deal identical arms from all runs of the baseline.")] = False,
-    baseline: Annotated[str | None, typer.Option(help="The variant every other is compared with.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Which metric, where there are several.")] = None,
-    columns: Annotated[
-        list[str] | None, typer.Option("--map", help="Other column names: variant=model,seed=run.")
-    ] = None,
-    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Family-wise error that is promised.")] = 0.05,
-    simulations: Annotated[int, typer.Option(min=100, help="Data sets to judge.")] = 20_000,
-    out: Annotated[Path | None, typer.Option(help="Also write the p-value plot (SVG, HTML) into this folder.")] = None,
+    source: ask.CalibrateSource = None,
+    seeds: ask.Seeds = None,
+    arms: ask.Arms = None,
+    method: ask.Method = "seed-block bootstrap",
+    noise: ask.Noise = None,
+    pool: ask.Pool = False,
+    baseline: ask.Baseline = None,
+    metric: ask.CalibrateMetric = None,
+    columns: ask.CalibrateColumns = None,
+    alpha: ask.CalibrateAlpha = 0.05,
+    simulations: ask.Simulations = 20_000,
+    out: ask.CalibrateOut = None,
     home: Home = HOME,
 ) -> None:
     """Ask how often a method calls identical arms different: its whole procedure on data without any difference.
@@ -166,42 +115,18 @@ def calibrate(
 
 
 def variance(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RESULTS", help="CSV or parquet with a row per score, or a folder of lm-eval sample logs."
-        ),
-    ],
-    factor: Annotated[
-        list[str] | None,
-        typer.Option(help="A column that is a source of noise; once per source. seed and item, if there, unless told."),
-    ] = None,
-    variant: Annotated[
-        list[str] | None, typer.Option(help="Look at this variant alone, or at these; at all unless told.")
-    ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Which metric, where there are several.")] = None,
-    columns: Annotated[
-        list[str] | None, typer.Option("--map", help="Other column names: variant=model,value=accuracy.")
-    ] = None,
-    cost: Annotated[
-        list[str] | None,
-        typer.Option(help="FACTOR=COST of one more level, all else as it is, in any one unit: init_seed=3600."),
-    ] = None,
-    fixed: Annotated[
-        list[str] | None,
-        typer.Option(help="A factor that a repetition would not draw anew: the items of a fixed benchmark."),
-    ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Column of checkpoints: also show what averaging the last ones would buy.")
-    ] = None,
-    last: Annotated[int | None, typer.Option(min=1, help="Read the last so many checkpoints only.")] = None,
-    signal: Annotated[
-        bool, typer.Option("--signal", help="Rank the benchmarks of RESULTS by signal over noise instead.")
-    ] = False,
-    scale: Annotated[
-        str | None, typer.Option(help="With --signal: column of scales; do decisions hold at the largest?")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the tables (Markdown, CSV) into this folder.")] = None,
+    source: ask.VarianceSource,
+    factor: ask.Factor = None,
+    variant: ask.Variant = None,
+    metric: ask.VarianceMetric = None,
+    columns: ask.VarianceColumns = None,
+    cost: ask.Cost = None,
+    fixed: ask.Fixed = None,
+    checkpoint: ask.Checkpoint = None,
+    last: ask.Last = None,
+    signal: ask.Signal = False,
+    scale: ask.Scale = None,
+    out: ask.VarianceOut = None,
 ) -> None:
     """Say where the noise of a score comes from, and what the next unit of compute should buy.
 

@@ -156,12 +156,14 @@ def _judge_items(items: PairedItems, alpha: float) -> list[Beside]:
 
 def _judge(name: str, arms: tuple[str, ...], scores: Scores, alpha: float) -> Beside:
     method, seeds = METHODS[name], scores.shape[1]
+    warned = method.caution(seeds) if method.caution else None
+    known = f"{method.fails} Here: {warned}." if warned else method.fails
     floor = method.attainable_p(seeds, len(arms)) if method.attainable_p and seeds >= method.smallest_seeds else None
     try:
         found = compare(scores, method=name, alpha=alpha)
     except StatisticsError as error:
-        return Beside(name, arms, None, error.what, floor, method.fails)
-    return Beside(name, arms, tuple(found.p_adjusted.tolist()), None, floor, method.fails)
+        return Beside(name, arms, None, error.what, floor, known)
+    return Beside(name, arms, tuple(found.p_adjusted.tolist()), None, floor, known)
 
 
 def beside_table(rows: Sequence[Beside]) -> Table:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.sources.cells import ItemTable
 from workbench.sources.experiments import arrange_runs, read_runs, recognise_export
-from workbench.sources.results import ItemTable, Results, Source
+from workbench.sources.results import Results, Source
 from workbench.sources.samples import holds_samples, read_samples
 from workbench.sources.table import read_file, rename
 

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import DataError
+from workbench.sources.cells import refuse_bad_numbers
 from workbench.sources.experiments import recognise_export
-from workbench.sources.results import Source, refuse_bad_numbers
+from workbench.sources.results import Source
 from workbench.sources.samples import holds_samples, read_samples
 from workbench.sources.table import KNOWN, Table, read_file, rename
 from workbench.statistics.pairing import natural

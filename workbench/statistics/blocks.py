@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc, fdtri, stdtr
 
+from workbench.statistics.pairing import ROUNDING
+
 Array = NDArray[np.float64]
 
 SMALLEST_POOL = 3  # arms that always stay together: fewer give no estimate worth sharing
@@ -126,7 +128,7 @@ def noise(scores: Array, pooled: NDArray[np.bool_]) -> list[Noise | None]:
         One entry per row; None where fewer than two other arms, or arms without any residual noise, leave no measure.
     """
     centred = scores - scores.mean(axis=1, keepdims=True)
-    tolerance = (1e-12 * float(np.abs(scores).max())) ** 2
+    tolerance = (ROUNDING * float(np.abs(scores).max())) ** 2
     return [_against_pool(centred, row, pooled, tolerance) for row in range(len(scores))]
 
 

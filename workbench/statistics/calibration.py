@@ -20,6 +20,7 @@ from scipy.special import betaincinv
 
 from workbench.errors import StatisticsError
 from workbench.statistics.comparison import Compare
+from workbench.statistics.pairing import ROUNDING
 from workbench.statistics.scenarios import NoiseModel, scenario
 
 Array = NDArray[np.float64]
@@ -30,7 +31,6 @@ EFFECT, AFFECTED = 2.0, 3  # power is asked for true differences of so many stan
 BINS = 100
 SIMILAR_POOLS, SIMILAR_SHARE = 50, 25  # pools of normal noise, each seen through this fraction of the simulations
 COUNTABLE_SPLITS = 1_000_000  # with more ways to split a pool, their number limits nothing
-ROUNDING = 1e-12  # spread below this share of the scores is arithmetic
 _KEY = 0xCA11B8A7E
 _NUMBERS_AT_A_TIME = 1_000_000
 

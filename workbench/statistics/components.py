@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import fdtri, gammaincinv
 
 from workbench.errors import StatisticsError
+from workbench.statistics.pairing import ROUNDING
 
 Floats = NDArray[np.float64]
 Source = tuple[str, ...]
@@ -28,7 +29,6 @@ Term = tuple[int, float]  # degrees of freedom, and the mean square or the part 
 
 FEWEST_DEGREES = 2  # with one degree of freedom a 95 % interval spans a factor of 5,000
 MOST_FACTORS = 4
-ROUNDING = 1e-12  # a mean square below this share of the squared scores is arithmetic
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from workbench.errors import StatisticsError
 from workbench.statistics.comparison import Comparison
 from workbench.statistics.items import shares
 from workbench.statistics.multiplicity import max_t
+from workbench.statistics.pairing import ROUNDING
 
 Floats = NDArray[np.float64]
 
 STREAM = 0x63726F73736564  # "crossed"; one key, so that a verdict never depends on a caller's generator
 BLOCK = 128  # resamples per matrix product: its weights for 67,000 items take 70 MB
-ROUNDING = 1e-12  # spread below this share of the differences is arithmetic, not noise
 FEWEST_SEEDS, FEWEST_CLUSTERS = 3, 20
 
 

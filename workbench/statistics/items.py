@@ -17,14 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
 from workbench.errors import StatisticsError
-from workbench.statistics.pairing import Cell, ItemScores, Paired, pair, run_means
+from workbench.statistics.pairing import ROUNDING, Cell, ItemScores, Paired, pair, run_means
 
 Floats = NDArray[np.float64]
 
 NEW_SEEDS_AND_ITEMS = "new seeds and new items"
 ITEMS_ONLY = "these runs, new items: says nothing about retraining"
 
-ROUNDING = 1e-12  # spread below this share of the scores is arithmetic, not noise
 FEWEST_EFFECTIVE = 1.5  # clusters of equal weight worth what there is
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from workbench.statistics.blocks import Left, fit_after
+from workbench.statistics.pairing import ROUNDING
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SMALLEST_PAIRS = 3  # complete pairs an arm with lost seeds needs to be judged at all
-ROUNDING = 1e-12  # spread below this share of the scores is arithmetic, not noise between seeds
 
 
 class Look(NamedTuple):

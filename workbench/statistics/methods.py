@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from workbench.errors import StatisticsError
 from workbench.statistics.comparison import Compare, Comparison
 from workbench.statistics.multiplicity import benjamini_hochberg, benjamini_yekutieli, holm, hommel
+from workbench.statistics.pairing import ROUNDING
 from workbench.statistics.permutation import (
     label_permutation,
     sign_flip_interval,
@@ -32,6 +33,7 @@ from workbench.statistics.resampling import (
     SMALLEST_SEEDS,
     Kind,
     bootstrap,
+    caution,
     residual_bootstrap_max_t,
     seed_bootstrap_max_t,
     smallest_bootstrap_p,
@@ -39,7 +41,6 @@ from workbench.statistics.resampling import (
 from workbench.statistics.student import PairedT, StudentT, block_t, paired_t, welch_t
 
 DEFAULT = "seed-block bootstrap"
-ROUNDING = 1e-12  # spread below this share of the scores is arithmetic, not noise between seeds
 
 Adjust = Callable[[ArrayLike], NDArray[np.float64]]
 
@@ -55,6 +56,7 @@ class Method:
         smallest_seeds: Fewer are refused.
         attainable_p: Smallest p-value (not yet adjusted, where the adjustment is a separate step) at a number of seeds
             and, optionally, of arms; None for tests without such a floor.
+        caution: What more is to be said at a number of seeds; None where nothing is, or for methods without any.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Method:
     fails: str
     smallest_seeds: int = 2
     attainable_p: Callable[..., float] | None = None
+    caution: Callable[[int], str | None] | None = None
 
 
 def compare(scores: ArrayLike, *, method: str, alpha: float = 0.05) -> Comparison:
@@ -171,7 +174,7 @@ def _bootstrap(scores: NDArray[np.float64], alpha: float, *, kind: Kind) -> Comp
 
 def _bootstrap_method(name: str, kind: Kind, fails: str) -> Method:
     floor = partial(smallest_bootstrap_p, kind=kind)
-    return Method(name, partial(_bootstrap, kind=kind), fails, SMALLEST_SEEDS, floor)
+    return Method(name, partial(_bootstrap, kind=kind), fails, SMALLEST_SEEDS, floor, partial(caution, kind))
 
 
 METHODS: dict[str, Method] = {

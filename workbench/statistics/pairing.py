@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from workbench.errors import StatisticsError
 
+ROUNDING = 1e-12  # spread below this share of the scores is arithmetic, not noise
 STATUSES = ("finished", "diverged", "failed", "missing")
 
 

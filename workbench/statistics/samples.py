@@ -13,11 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.statistics.pairing import Paired
+from workbench.statistics.pairing import ROUNDING, Paired
 
 Array = NDArray[np.float64]
-
-ROUNDING = 1e-12  # spread below this share of the scores is arithmetic, not noise between seeds
 
 
 @dataclass(frozen=True, eq=False)

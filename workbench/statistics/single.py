@@ -18,7 +18,7 @@ from workbench.errors import StatisticsError
 from workbench.statistics.cases import Case, Question, conclude
 from workbench.statistics.contrasts import Contrast
 from workbench.statistics.items import ITEMS_ONLY, items_only
-from workbench.statistics.pairing import Cell, natural, unknown_baseline
+from workbench.statistics.pairing import ROUNDING, Cell, natural, unknown_baseline
 from workbench.statistics.permutation import mcnemar
 from workbench.statistics.power import chance_of_verdict, upper_sd
 from workbench.statistics.runs import Runs, gather_runs, losses, vetoes
@@ -27,7 +27,6 @@ from workbench.statistics.student import StudentT
 FARTHEST = 50  # more runs than this are not worth forecasting
 SHORTEST_HISTORY = 10  # degrees of freedom; below, the borrowed sd is itself a guess
 NOISIER = 0.01  # level of the check that an arm is no noisier than the history
-ROUNDING = 1e-12  # spread below this share of the scores is arithmetic, not noise
 
 
 class History(NamedTuple):
