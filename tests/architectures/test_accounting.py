@@ -14,7 +14,7 @@ from architectures.feedforward import Gelu, SwiGLU
 from architectures.norms import LayerNorm
 from architectures.positions import Alibi, Learned, Rotary
 from architectures.presets import tiny
-from architectures.testing import random_batch, started
+from architectures.specimens import random_batch, started
 from architectures.transformer import Batch
 
 STLM = Architecture(

@@ -18,7 +18,8 @@ from architectures.backends import BACKENDS, Backend, attend
 from architectures.masks import LinearBias, Mask, NoBias, Places
 from architectures.positions import Alibi, Learned, NoPosition, Rotary, Sinusoidal, alibi_slopes
 from architectures.presets import tiny
-from architectures.testing import check_component, host, moved, nats_of, random_batch, started
+from architectures.specimens import host, moved, nats_of, random_batch, started
+from architectures.testing import check_component
 from architectures.transformer import Batch
 
 EVERYWHERE = ("reference", "sdpa")  # what runs and trains on every device; the others: test_backends.py

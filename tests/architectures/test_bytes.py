@@ -19,16 +19,8 @@ from architectures.component import Shape
 from architectures.embeddings import Table
 from architectures.initialisation import initialise
 from architectures.presets import preset, tiny
-from architectures.testing import (
-    _noise,
-    check_causality,
-    check_gradients,
-    check_shapes,
-    host,
-    moved,
-    nats_of,
-    started,
-)
+from architectures.specimens import host, moved, nats_of, noise, started
+from architectures.testing import check_causality, check_gradients, check_shapes
 from architectures.transformer import Batch
 from workbench.data.tokenizer import BytePairs
 
@@ -41,10 +33,10 @@ def model_of(spec=SMALL, spelling=SPELLING):
     """The host with a byte-level embedding, every parameter away from its start, in evaluation mode."""
     architecture = host().vary(embedding=spec, vocabulary=len(spelling))
     model = architecture.build(spelling=spelling)
-    initialise(model, architecture, _noise)
+    initialise(model, architecture, noise)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.add_(torch.from_numpy(_noise(f"moved/{name}", tuple(parameter.shape))), alpha=0.3)
+            parameter.add_(torch.from_numpy(noise(f"moved/{name}", tuple(parameter.shape))), alpha=0.3)
     return model.eval()
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from architectures.attention import Cache, Growing, MultiHead
 from architectures.positions import Alibi, Learned, NoPosition, Rotary, Sinusoidal
-from architectures.testing import check_cache, host, moved, random_batch
+from architectures.specimens import host, moved, random_batch
+from architectures.testing import check_cache
 from architectures.transformer import Batch, Transformer
 
 POSITIONS = [NoPosition(), Learned(), Sinusoidal(), Rotary(), Rotary(layout="interleaved"), Alibi()]

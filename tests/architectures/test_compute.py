@@ -20,7 +20,7 @@ from architectures.dropout import Dropout
 from architectures.embeddings import Table
 from architectures.feedforward import SwiGLU
 from architectures.presets import preset, tiny
-from architectures.testing import random_batch, started
+from architectures.specimens import random_batch, started
 
 A100 = device_named("A100")
 

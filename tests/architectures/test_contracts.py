@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from architectures import testing
+from architectures import specimens
 from architectures.architecture import Architecture
 from architectures.attention import MultiHead
 from architectures.component import Component
@@ -22,16 +22,8 @@ from architectures.feedforward import Gelu, SwiGLU
 from architectures.norms import NormModule
 from architectures.positions import Alibi, AlibiModule, Learned, LearnedModule, PositionModule, Rotary
 from architectures.presets import tiny
-from architectures.testing import (
-    HOSTS,
-    check_architecture,
-    check_component,
-    check_length,
-    example,
-    host,
-    members,
-    started,
-)
+from architectures.specimens import HOSTS, example, host, members, started
+from architectures.testing import check_architecture, check_component, check_length
 
 AXES = [axis for axis in Architecture.model_fields if members(axis)]
 KINDS = [kind for axis in AXES for kind in members(axis)]
@@ -166,13 +158,13 @@ def test_a_parameter_without_a_gradient_is_caught(monkeypatch):
 
 
 def test_randomness_from_the_global_generator_is_caught(monkeypatch):
-    real = testing.initialise
+    real = specimens.initialise
 
     def careless(model, architecture, noise):
         real(model, architecture, noise)
         torch.rand(1)
 
-    monkeypatch.setattr(testing, "initialise", careless)
+    monkeypatch.setattr(specimens, "initialise", careless)
     with pytest.raises(AssertionError, match="advances torch's global generator"):
         check_architecture(host())
 

@@ -12,7 +12,8 @@ from architectures.architecture import Architecture
 from architectures.attention import Pass
 from architectures.dropout import Constant, Dropout, Early, Late, Schedule, Triangular
 from architectures.layerskip import LayerSkip
-from architectures.testing import check_architecture, host, moved, nats_of, random_batch, started
+from architectures.specimens import host, moved, nats_of, random_batch, started
+from architectures.testing import check_architecture
 
 STEPS = 60
 EVERYWHERE = Dropout(embedding=0.1, attention=0.2, residual=0.3, feed_forward=0.4, feed_forward_output=0.5)

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from architectures.accounting import parameters
 from architectures.embeddings import Factorised, Table
 from architectures.presets import tiny
-from architectures.testing import check_component, host, moved, random_batch
+from architectures.specimens import host, moved, random_batch
+from architectures.testing import check_component
 
 
 @pytest.mark.parametrize("tied", [True, False])

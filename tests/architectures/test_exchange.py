@@ -19,7 +19,7 @@ from architectures.positions import Alibi, Learned, Rotary
 from architectures.presets import preset, presets
 from architectures.residual import Parallel, PostNorm
 from architectures.sharing import Shared
-from architectures.testing import moved, random_batch
+from architectures.specimens import moved, random_batch
 
 LLAMA = Architecture(
     width=32,

@@ -8,7 +8,7 @@ import torch
 from architectures.embeddings import TokenHead
 from architectures.exits import AtExit, Confident
 from architectures.residual import PostNorm
-from architectures.testing import host, moved, random_batch
+from architectures.specimens import host, moved, random_batch
 from workbench.evaluation.scoring import evaluating, score_sequences
 
 ARCHITECTURE = host().vary(layers=4)

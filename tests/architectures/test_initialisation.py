@@ -16,7 +16,7 @@ from architectures.initialisation import DepthScaled, Gpt2, SmallInit, TorchDefa
 from architectures.norms import LayerNorm
 from architectures.positions import Learned
 from architectures.presets import tiny
-from architectures.testing import example, host, members, started
+from architectures.specimens import example, host, members, started
 
 
 def ones(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -18,7 +18,8 @@ from architectures.component import effect_of
 from architectures.depth import FullDepth
 from architectures.layerskip import LayerSkip, LayerSkipModule, depth_factor, enabled_exits, exit_weights, time_factor
 from architectures.positions import Alibi
-from architectures.testing import check_cache, check_gradients, check_variants, host, moved, nats_of, random_batch
+from architectures.specimens import host, moved, nats_of, random_batch
+from architectures.testing import check_cache, check_gradients, check_variants
 
 DEEP = host().vary(layers=4)
 

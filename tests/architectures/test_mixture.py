@@ -18,16 +18,8 @@ from architectures.attention import MultiHead, Pass
 from architectures.masks import Places
 from architectures.mixture import MixtureOfDepths
 from architectures.positions import Alibi, NoPosition, Rotary
-from architectures.testing import (
-    check_cache,
-    check_causality,
-    check_gradients,
-    host,
-    moved,
-    nats_of,
-    random_batch,
-    started,
-)
+from architectures.specimens import host, moved, nats_of, random_batch, started
+from architectures.testing import check_cache, check_causality, check_gradients
 from architectures.transformer import Batch
 
 DEEP = host().vary(layers=4)

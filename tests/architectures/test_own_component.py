@@ -40,7 +40,8 @@ from architectures.hooks import BUILT, HOOKS
 from architectures.initialisation import Gpt2
 from architectures.positions import Rotary
 from architectures.residual import PreNorm
-from architectures.testing import check_component, check_randomness, check_variants, host, started
+from architectures.specimens import host, started
+from architectures.testing import check_component, check_randomness, check_variants
 
 
 def test_there_is_an_example_for_every_axis_and_a_list_of_hooks() -> None:

@@ -20,7 +20,8 @@ from architectures.feedforward import SwiGLU
 from architectures.masks import Mask
 from architectures.presets import tiny
 from architectures.source import source_files, source_hash
-from architectures.testing import check_component, host, started
+from architectures.specimens import host, started
+from architectures.testing import check_component
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "sweeps" / "own_component"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from architectures.component import Shape
 from architectures.masks import LinearBias
 from architectures.positions import Alibi, Learned, NoPosition, Rotary, Sinusoidal, alibi_slopes, ntk_base
-from architectures.testing import host, moved, nats_of, random_batch
+from architectures.specimens import host, moved, nats_of, random_batch
 from architectures.transformer import Batch
 
 SHAPE = Shape(width=32, heads=4, key_value_heads=4, head_width=8, layers=1, layer=0, context=16, vocabulary=10)

@@ -14,7 +14,7 @@ from architectures.architecture import AXES, Architecture
 from architectures.embeddings import Table
 from architectures.posthoc import matrices, prune, quantise
 from architectures.sharing import Adapted, Shared
-from architectures.testing import HOSTS, example, host, members, moved, nats_of, random_batch
+from architectures.specimens import HOSTS, example, host, members, moved, nats_of, random_batch
 from architectures.transformer import Transformer
 
 SMALL = host()

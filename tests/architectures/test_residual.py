@@ -14,7 +14,7 @@ from architectures.component import Component
 from architectures.dropout import Dropout
 from architectures.norms import LayerNorm, NoNorm, RMSNorm
 from architectures.residual import Parallel, PostNorm, PreNorm, Sandwich
-from architectures.testing import host, moved, random_batch
+from architectures.specimens import host, moved, random_batch
 
 PRE, POST, SANDWICH, PARALLEL = PreNorm(), PostNorm(), Sandwich(), Parallel()
 

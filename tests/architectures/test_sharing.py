@@ -23,7 +23,8 @@ from architectures.initialisation import SmallInit
 from architectures.norms import LayerNorm
 from architectures.positions import NoPosition
 from architectures.sharing import PREFIXES, Adapted, Adapter, NoSharing, Shared, sharing_layers
-from architectures.testing import check_component, host, moved, nats_of, random_batch, started
+from architectures.specimens import host, moved, nats_of, random_batch, started
+from architectures.testing import check_component
 from architectures.transformer import Batch, Transformer
 
 PLAIN = host().vary(layers=5, norm=LayerNorm(), feed_forward=SwiGLU(width=20, bias=True))

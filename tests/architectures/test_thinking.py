@@ -15,7 +15,8 @@ from architectures.architecture import Architecture
 from architectures.attention import MultiHead
 from architectures.compute import memory
 from architectures.positions import Alibi, Learned, Rotary
-from architectures.testing import check_component, host, moved, nats_of, random_batch
+from architectures.specimens import host, moved, nats_of, random_batch
+from architectures.testing import check_component
 from architectures.thinking import NoThinking, PauseTokens
 from architectures.transformer import Batch
 

@@ -14,7 +14,7 @@ from architectures.feedforward import Gelu, SwiGLU
 from architectures.norms import LayerNorm, RMSNorm
 from architectures.positions import Alibi, Learned, Rotary
 from architectures.presets import tiny
-from architectures.testing import host, moved, nats_of, random_batch, started
+from architectures.specimens import host, moved, nats_of, random_batch, started
 from architectures.transformer import Batch
 
 LLAMA = Architecture(

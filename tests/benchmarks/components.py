@@ -31,7 +31,7 @@ from architectures.dropout import Dropout
 from architectures.feedforward import SwiGLU
 from architectures.initialisation import initialise
 from architectures.positions import Rotary
-from architectures.testing import members
+from architectures.specimens import members
 from architectures.transformer import Batch
 from tests.benchmarks.step_speed import HEADS, INNER, LAYERS, SEQUENCES, TIME, VOCABULARY, WIDTH
 

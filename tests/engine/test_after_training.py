@@ -161,7 +161,7 @@ def test_an_arm_that_trains_nothing_of_its_own_is_expected_to_cost_its_evaluatio
     ],
 )
 def test_every_field_of_a_stage_changes_the_model_and_its_identity(one: Any, other: Any) -> None:
-    from architectures.testing import host, moved
+    from architectures.specimens import host, moved
 
     states = []
     for stage in (one, other):
