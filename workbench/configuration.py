@@ -18,7 +18,8 @@ from workbench.evaluation.tasks import Evaluation, View
 from workbench.identity import SCHEMA, digest
 from workbench.records import Seeds
 from workbench.sweep import Variant
-from workbench.training.recipe import PostHoc, Pretraining, Stage
+from workbench.training.objective import refuse_without_logits
+from workbench.training.recipe import PostHoc, Pretraining, Stage, Training
 
 
 class Configuration(Variant):
@@ -30,22 +31,31 @@ class Configuration(Variant):
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
-    def _trained_once_and_first(self) -> Self:
+    def _stages_follow_each_other(self) -> Self:
+        trained = True
         for place, stage in enumerate(self.stages):
             if isinstance(stage, Pretraining) != (place == 0):
-                expected = "one of pruning, int8 after the first" if place else "pretraining"
+                expected = "one that follows pretraining" if place else "pretraining"
                 raise ValueError(f"stages.{place}: expected {expected}, got {stage.kind}")
+            if isinstance(stage, Training) and not trained:
+                raise ValueError(f"stages.{place}: expected no training after pruning or int8, got {stage.kind}")
+            trained = isinstance(stage, Training)
         return self
 
     @property
     def pretraining(self) -> Pretraining:
-        """The stage that trains."""
+        """The stage that trains from noise."""
         return cast(Pretraining, self.stages[0])
+
+    @property
+    def training(self) -> tuple[Training, ...]:
+        """The stages that train, the pretraining first."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Training))
 
     @property
     def after(self) -> tuple[PostHoc, ...]:
         """What is done to the trained model before it is scored."""
-        return cast(tuple[PostHoc, ...], self.stages[1:])
+        return cast(tuple[PostHoc, ...], self.stages[len(self.training) :])
 
     @model_validator(mode="after")
     def _model_and_tokenizer_agree(self) -> Self:
@@ -68,6 +78,10 @@ class Configuration(Variant):
             chain.append(digest(SCHEMA, parent, self.architecture, stage, self.data.identity(fingerprint), seeds))
         return tuple(chain)
 
+    def trained_lineage(self, lineage: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the part of a lineage that is trained, and not only changed by a rule afterwards."""
+        return lineage[: len(self.training)]
+
     def score_id(self, model_id: str) -> str:
         """Identify the scores of the final checkpoint of `model_id` under this evaluation."""
         return digest(SCHEMA, model_id, "final", self.evaluation)
@@ -79,9 +93,7 @@ class Configuration(Variant):
             "parameters": parameters(self.architecture)["total"],
             "flops_per_token": flops.training,
             "flops_formula": flops.formula,
-            "tokens": self.pretraining.steps(self.architecture.context)
-            * self.pretraining.batch
-            * self.architecture.context,
+            "tokens": sum(stage.pace(self.architecture.context).tokens for stage in self.training),
         }
 
     def produces(self) -> tuple[str, ...]:
@@ -89,11 +101,13 @@ class Configuration(Variant):
         return tuple(f"{task.kind}/{name}" for task in self.evaluation.tasks for name in task.produces)
 
     def refuse_unanswerable(self, where: str) -> None:
-        """Refuse a context that its positions do not reach, an exit it does not have, confidence without logits.
+        """Refuse what its positions do not reach, exits it does not have, and what needs logits it does not have.
 
         Raises:
             PlanError: saying which, and what to do.
         """
+        for place, stage in enumerate(self.training):
+            refuse_without_logits([term.name for term in stage.terms()], self.architecture, f"{where}, stages.{place}")
         for task in self.evaluation.tasks:
             for view in task.views:
                 self._refuse_beyond_reach(view, f"{where}, evaluation.tasks.{task.kind}.contexts")

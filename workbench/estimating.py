@@ -22,9 +22,12 @@ from workbench.planning import Plan
 from workbench.records import Seeds, Status
 from workbench.seeds import generator
 from workbench.store import Store
+from workbench.training.feeding import Fed
 from workbench.training.loop import build, take_step
 from workbench.training.numerics import settle
+from workbench.training.objective import Objective
 from workbench.training.optimizers import make_optimizer
+from workbench.training.recipe import Training
 
 STEPS = 4
 BYTES_PER_TOKEN = 3.0  # of a small vocabulary on English text
@@ -47,22 +50,24 @@ def seconds_per_cell(plan: Plan, store: Store) -> dict[str, float | None]:
         if isinstance(configuration, Command):
             expected[arm.name] = None
             continue
-        stage = configuration.pretraining
-        key = digest(configuration.architecture, stage.batch, stage.optimizer.kind)
-        if key not in timed:
-            timed[key] = _step_seconds(plan, configuration)
-        context = configuration.architecture.context
-        training = timed[key] * stage.steps(context) if arm.name in trains else 0.0
+        context, training = configuration.architecture.context, 0.0
+        for place, stage in enumerate(configuration.training):
+            key = digest(configuration.architecture, stage.batch, stage.microbatch, stage.optimizer.kind)
+            if key not in timed:
+                timed[key] = _step_seconds(plan, configuration, stage)
+            seconds = timed[key] / (stage.batch * context)  # per token
+            training += seconds * stage.pace(context).tokens if (arm.name, place) in trains else 0.0
         # a forward pass is about a third of a training step
-        evaluation = timed[key] / 3 * _evaluated_tokens(configuration) / (stage.batch * context)
-        expected[arm.name] = training + evaluation
+        expected[arm.name] = training + seconds / 3 * _evaluated_tokens(configuration)
     return expected
 
 
-def _trainers(plan: Plan) -> set[str]:
-    first: dict[str, str] = {}
+def _trainers(plan: Plan) -> set[tuple[str, int]]:
+    """Return who trains what first: (arm, place of the stage)."""
+    first: dict[str, tuple[str, int]] = {}
     for trial in plan.trials:
-        first.setdefault(trial.model_key, trial.arm)
+        for place, key in enumerate(trial.model_keys):
+            first.setdefault(key, (trial.arm, place))
     return set(first.values())
 
 
@@ -75,22 +80,23 @@ def _measured(plan: Plan, store: Store) -> dict[str, float | None]:
     return {arm: statistics.median(seconds) for arm, seconds in took.items()}
 
 
-def _step_seconds(plan: Plan, configuration: Any) -> float:
+def _step_seconds(plan: Plan, configuration: Any, stage: Training) -> float:
     assert plan.numerics is not None  # noqa: S101
     settle(plan.numerics)
-    architecture, stage = configuration.architecture, configuration.pretraining
+    architecture = configuration.architecture
     spelling = [token.to_bytes(int(BYTES_PER_TOKEN), "big") for token in range(architecture.vocabulary)]
     model = build(architecture, Seeds.all(0), plan.numerics, spelling)
     optimizer = make_optimizer(model, stage.optimizer)
     shape = (stage.batch, architecture.context)
     drawn = generator(0, "estimate").integers(0, architecture.vocabulary, shape, dtype=np.int64)
     tokens = torch.from_numpy(drawn).to(plan.numerics.device)
-    batch = Batch(tokens, tokens, torch.ones(shape, device=plan.numerics.device))
-    seconds = []
+    fed = Fed(Batch(tokens, tokens, torch.ones(shape, device=plan.numerics.device)))
+    at_once = stage.microbatch or stage.batch
+    parts = [fed.part(first, min(at_once, stage.batch - first)) for first in range(0, stage.batch, at_once)]
+    objective, seconds = Objective(model, stage.terms()), []
     for _ in range(1 + STEPS):
         began = time.perf_counter()
-        loss, _ = take_step(model, optimizer, batch, plan.numerics, stage.clip, 0.0)
-        loss.item()
+        take_step(objective, optimizer, parts, plan.numerics, stage.clip, 0.0).loss.item()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
 

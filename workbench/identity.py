@@ -29,6 +29,11 @@ def setting(default: Any = ..., *, effect: str = "function", **constraints: Any)
     return Field(default, json_schema_extra={"effect": effect}, **constraints)
 
 
+def added(default: Any, *, effect: str = "function", **constraints: Any) -> Any:
+    """Declare a field that came later: at its default, in JSON, it is no part of identity."""
+    return Field(default, json_schema_extra={"effect": effect, "neutral": default}, **constraints)
+
+
 def canonical(value: Any) -> Any:
     """Reduce a specification to the plain JSON that identifies it: no efficiency fields, no neutral ones."""
     if isinstance(value, BaseModel):

@@ -27,7 +27,7 @@ EQUAL = 0.01  # how far a compensated quantity may stay from the baseline's, as 
 class Trial:
     """One cell of the plan: an arm under a seed. `seed` is the block's label, `seeds` what is really used.
 
-    `lineage` holds the model after every stage, `model_id` last. `model_key` is that of what is trained, the first.
+    `lineage` holds the model after every stage, `model_id` last; `model_keys` those of the stages that train.
     """
 
     cell: int
@@ -36,9 +36,14 @@ class Trial:
     seeds: Seeds
     model_id: str
     score_id: str
-    model_key: str
+    model_keys: tuple[str, ...]
     run_id: str
     lineage: tuple[str, ...]
+
+    @property
+    def model_key(self) -> str:
+        """What is trained, after its last stage of training."""
+        return self.model_keys[-1]
 
 
 @dataclass(frozen=True)
@@ -188,8 +193,10 @@ def plan(sweep: Sweep, numerics: Numerics | None, fingerprint: Callable[[Variant
             seeds = seeds_of(offsets.get(arm.name), seed)
             lineage = arm.configuration.lineage(fingerprint(arm.configuration), seeds)
             score_id = arm.configuration.score_id(lineage[-1])
-            run_id, model_key = digest("run", score_id, numerics), digest("model", lineage[0], numerics)
-            trials.append(Trial(len(trials), arm.name, seed, seeds, lineage[-1], score_id, model_key, run_id, lineage))
+            trained = arm.configuration.trained_lineage(lineage)
+            keys = tuple(digest("model", model_id, numerics) for model_id in trained)
+            run_id = digest("run", score_id, numerics)
+            trials.append(Trial(len(trials), arm.name, seed, seeds, lineage[-1], score_id, keys, run_id, lineage))
     corpus = fingerprint(sweep.baseline) or None
     declared = {
         "question": sweep.question,

@@ -129,6 +129,35 @@ def scores_table(score_id: str, columns: dict[str, Any]) -> pa.Table:
     return table
 
 
+def curve_table(rows: list[dict[str, float]]) -> pa.Table:
+    """Build a learning curve from its points: the columns of `CURVE`, and one of floats per further quantity."""
+    further = dict.fromkeys(name for row in rows for name in row if name not in CURVE.names)
+    return pa.Table.from_pylist(rows, schema=pa.schema([*CURVE, *((name, pa.float64()) for name in further)]))
+
+
+def joined(curves: list[pa.Table]) -> pa.Table:
+    """Return one learning curve over stages that follow each other, steps and tokens counted on."""
+    rows: list[dict[str, float]] = []
+    for curve in curves:
+        steps, tokens = (rows[-1][name] if rows else 0 for name in ("step", "tokens"))
+        rows += [
+            {**point, "step": steps + point["step"], "tokens": tokens + point["tokens"]} for point in curve.to_pylist()
+        ]
+    return curve_table(rows)
+
+
+def total_costs(stages: list[Costs], flops_per_token: float) -> Costs:
+    """Return what training in stages cost in all, given the training FLOPs per token."""
+    seconds, tokens = sum(one.training_seconds for one in stages), sum(one.tokens for one in stages)
+    return Costs(
+        training_seconds=seconds,
+        tokens=tokens,
+        tokens_per_second=tokens / max(seconds, 1e-9),
+        flops=tokens * flops_per_token,
+        peak_memory_bytes=max(one.peak_memory_bytes for one in stages),
+    )
+
+
 def empty_scores() -> pa.Table:
     """Return a table of item scores without rows: what a run that gave no answer leaves."""
     return SCORES.empty_table()

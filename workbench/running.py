@@ -24,7 +24,7 @@ from workbench.errors import DataError, NotFinite, WorkbenchError
 from workbench.identity import digest, sources
 from workbench.planning import Plan, Trial
 from workbench.provenance import provenance
-from workbench.records import Costs, Record, Status, empty_scores, scores_table
+from workbench.records import Costs, Record, Status, empty_scores, joined, scores_table, total_costs
 from workbench.store import Store
 
 Ended = tuple[Status, str | None, pa.Table, pa.Table | None, Costs]
@@ -157,36 +157,15 @@ class Runner:
         raise Stopped
 
     def _train_and_score(self, trial: Trial, configuration: Any) -> Ended:
-        from workbench.data.order import Stream
         from workbench.evaluation.evaluate import evaluate
-        from workbench.training.loop import Interrupted, Job, train
         from workbench.training.numerics import autocast, settle
 
         assert self.plan.numerics is not None  # noqa: S101 - a plan with a configuration has numerics
         settle(self.plan.numerics)
         prepared = self._data(configuration)
-        job = Job(
-            configuration.architecture,
-            configuration.pretraining,
-            Stream(prepared.train, trial.seeds.data),
-            trial.seeds,
-            self.plan.numerics,
-            self.store.model_folder(trial.model_key),
-            prepared.tokenizer.spelling if configuration.architecture.embedding.reads_bytes else None,
-        )
-        try:
-            with self._alone(trial.model_key):
-                trained = train(
-                    job,
-                    watch=lambda news: self._watch(news.step, news.steps, news.loss, news.tokens_per_second),
-                    stop=self._stop,
-                )
-        except Interrupted:
-            raise Stopped from None
-        flops = trained.costs.tokens * configuration.size()["flops_per_token"]
-        costs = trained.costs.model_copy(update={"flops": flops})
+        trained, costs, curve = self._train(trial, configuration, prepared)
         if trained.status is not Status.FINISHED:
-            return trained.status, trained.reason, empty_scores(), trained.curve, costs
+            return trained.status, trained.reason, empty_scores(), curve, costs
         began = time.perf_counter()
         for stage in configuration.after:
             stage.apply(trained.model)
@@ -200,7 +179,51 @@ class Runner:
             autocast=autocast(self.plan.numerics),
         )
         costs = costs.model_copy(update={"evaluation_seconds": time.perf_counter() - began})
-        return Status.FINISHED, None, scores, trained.curve, costs
+        return Status.FINISHED, None, scores, curve, costs
+
+    def _train(self, trial: Trial, configuration: Any, prepared: Any) -> tuple[Any, Costs, pa.Table]:
+        """Train stage after stage; return the last that was trained, the costs of all, and one curve over them.
+
+        Raises:
+            Stopped: if `stop` said so.
+        """
+        from workbench.training.loop import Interrupted, train
+
+        flops = configuration.size()["flops_per_token"]
+        ended: list[Any] = []
+        for place, key in enumerate(trial.model_keys):
+            try:
+                with self._alone(key):
+                    ended.append(
+                        train(
+                            self._job(trial, configuration, prepared, place),
+                            watch=lambda news: self._watch(news.step, news.steps, news.loss, news.tokens_per_second),
+                            stop=self._stop,
+                        )
+                    )
+            except Interrupted:
+                raise Stopped from None
+            if ended[-1].status is not Status.FINISHED:
+                break
+        return ended[-1], total_costs([one.costs for one in ended], flops), joined([one.curve for one in ended])
+
+    def _job(self, trial: Trial, configuration: Any, prepared: Any, place: int) -> Any:
+        """Describe the training of one stage."""
+        from workbench.training.loop import Job
+
+        assert self.plan.numerics is not None  # noqa: S101 - a plan with a configuration has numerics
+        stage, architecture = configuration.training[place], configuration.architecture
+        return Job(
+            architecture,
+            stage,
+            stage.feed(prepared, trial.seeds, architecture.context),
+            trial.seeds,
+            self.plan.numerics,
+            self.store.model_folder(trial.model_keys[place]),
+            spelling=prepared.tokenizer.spelling if architecture.embedding.reads_bytes else None,
+            parent=self.store.model_folder(trial.model_keys[place - 1]) if place else None,
+            data=prepared.key,
+        )
 
     def _run_command(self, trial: Trial, command: Command) -> Ended:
         out = self.store.run_folder(trial.run_id) / "out"

@@ -75,6 +75,10 @@ class Variant(Spec, ABC):
         """Identify the model after every stage, the one that is trained first and that which is scored last."""
         return (self.model_id(fingerprint, seeds),)
 
+    def trained_lineage(self, lineage: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the part of a lineage that is trained, and not only changed by a rule afterwards."""
+        return lineage
+
     @abstractmethod
     def score_id(self, model_id: str) -> str:
         """Identify the scores of that model."""

@@ -15,7 +15,9 @@ from architectures.presets import tiny
 from architectures.transformer import Batch
 from workbench.records import Numerics, Seeds
 from workbench.seeds import generator
+from workbench.training.feeding import Fed
 from workbench.training.loop import build, take_step
+from workbench.training.objective import Objective
 from workbench.training.optimizers import make_optimizer
 from workbench.training.recipe import AdamW
 
@@ -26,12 +28,15 @@ def milliseconds(architecture: Architecture) -> dict[str, float]:
     """Return the median training step per precision, taken in turns on one thread."""
     shape = (4, architecture.context)
     tokens = torch.from_numpy(generator(0, "precision").integers(0, architecture.vocabulary, shape, dtype=np.int64))
-    batch = Batch(tokens, tokens, torch.ones(shape))
+    parts = [Fed(Batch(tokens, tokens, torch.ones(shape)))]
     steps, times = {}, {}
     for precision in ("float32", "bfloat16"):
         numerics = Numerics.model_validate({"attention": "sdpa", "precision": precision, "device": "cpu", "threads": 1})
         model = build(architecture, Seeds.all(0), numerics)
-        steps[precision], times[precision] = (model, make_optimizer(model, AdamW()), batch, numerics, 1.0, 0.0), []
+        steps[precision], times[precision] = (
+            (Objective(model), make_optimizer(model, AdamW()), parts, numerics, 1.0, 0.0),
+            [],
+        )
     for turn in range(1 + ROUNDS):
         for precision, step in steps.items():
             began = time.perf_counter()

@@ -184,7 +184,7 @@ def test_the_order_of_stages_is_part_of_identity() -> None:
     ("stages", "told"),
     [
         ((Int8(),), "stages.0: expected pretraining, got int8"),
-        ((Pretraining(), Pretraining()), "stages.1: expected one of pruning, int8 after the first, got pretraining"),
+        ((Pretraining(), Pretraining()), "stages.1: expected one that follows pretraining, got pretraining"),
         (({"kind": "pruning", "share": 1.0},), "stages.0.pruning.share"),
         (({"kind": "distillation"},), "pretraining"),
         ((), "stages"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from workbench import doctor
@@ -92,6 +95,24 @@ def test_compare_tells_fields_parameters_flops_and_pairing(typed: Typed) -> None
     assert "FLOPs/token 311,700,480 311,700,480 +0.0%" in told
     assert "62.1% of the second's parameters" in told
     assert "Every field is equal" in typed("compare", "stlm-50m", "stlm-50m")
+
+
+def test_the_examples_of_the_help_can_be_typed_as_they_stand(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = []
+    for command in get_command(app).commands:  # type: ignore[attr-defined]
+        told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        examples += re.findall(r"^ *workbench ((?:show|compare) .*?) *$", told, re.MULTILINE)
+        if command == "export-model":
+            (arm,) = re.findall(r"A trained arm, as (\S+)\.", told)
+    assert {example.split()[0] for example in examples} == {"show", "compare"}
+    for example in examples:
+        typed(*shlex.split(example))
+
+    def reached(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workbench.session.open_session", reached)  # which prepares, and comes after every refusal
+    typed("export-model", arm, "--out", "exported", code=130)
 
 
 def test_arms_of_a_sweep_are_compared_as_whole_configurations(typed: Typed, sweep_file: Path) -> None:

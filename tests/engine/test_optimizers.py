@@ -26,6 +26,7 @@ from workbench.records import Numerics, Seeds, Status
 from workbench.seeds import generator
 from workbench.sweep import Arm, Metric, Sweep
 from workbench.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from workbench.training.feeding import StreamFeed
 from workbench.training.loop import Interrupted, Job, Trained, build, train
 from workbench.training.numerics import settle
 from workbench.training.optimizers import AdamW, Lion, Muon, Optimizer, make_optimizer, set_rates
@@ -73,7 +74,7 @@ def job(folder: Path, choice: Optimizer, steps: int = 12) -> Job:
     hashes = generator(0, "hashes").integers(0, 256, size=(40, 32)).astype(np.uint8)
     stream = Stream(TokenFile(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), hashes), 0)
     stage = Pretraining(tokens=steps * 4 * 16, batch=4, optimizer=choice, schedule=WarmupStableDecay(decay=0.5))
-    return Job(SMALL, stage, stream, Seeds.all(0), NUMERICS, folder)
+    return Job(SMALL, stage, StreamFeed(stream, SMALL.context), Seeds.all(0), NUMERICS, folder)
 
 
 def same(one: Trained, other: Trained) -> bool:

@@ -21,6 +21,7 @@ from workbench.records import Numerics, Seeds, Status
 from workbench.seeds import generator
 from workbench.store import write_durably
 from workbench.training.checkpoints import load_checkpoint
+from workbench.training.feeding import StreamFeed
 from workbench.training.loop import Interrupted, Job, Step, Trained, build, train
 from workbench.training.numerics import resolve, settle
 from workbench.training.optimizers import make_optimizer
@@ -53,7 +54,7 @@ def stream(seed: int = 0) -> Stream:
 
 def job(folder: Path, architecture: Architecture = SMALL, steps: int = 12, seed: int = 0, rate: float = 3e-3) -> Job:
     stage = Pretraining(tokens=steps * 4 * 16, batch=4, optimizer=AdamW(learning_rate=rate))
-    return Job(architecture, stage, stream(seed), Seeds.all(seed), NUMERICS, folder)
+    return Job(architecture, stage, StreamFeed(stream(seed), 16), Seeds.all(seed), NUMERICS, folder)
 
 
 def weights(trained: Trained) -> dict[str, torch.Tensor]:
@@ -66,7 +67,7 @@ def same(one: Trained, other: Trained) -> bool:
 
 
 def test_the_budget_is_rounded_up_to_whole_steps() -> None:
-    assert Pretraining(tokens=1025, batch=4).steps(context=128) == 3
+    assert Pretraining(tokens=1025, batch=4).pace(context=128).steps == 3
 
 
 def test_training_lowers_the_loss_and_records_the_curve(tmp_path: Path) -> None:
@@ -203,6 +204,7 @@ def test_training_on_the_gpu_repeats_itself(tmp_path: Path) -> None:
     numerics = resolve("cuda", "bfloat16", "auto", 1, [SMALL])
     settle(numerics)
     jobs = [
-        Job(SMALL, Pretraining(tokens=640, batch=4), stream(), Seeds.all(0), numerics, tmp_path / name) for name in "ab"
+        Job(SMALL, Pretraining(tokens=640, batch=4), StreamFeed(stream(), 16), Seeds.all(0), numerics, tmp_path / name)
+        for name in "ab"
     ]
     assert same(*(train(one) for one in jobs))

@@ -32,12 +32,17 @@ class _Epoch(NamedTuple):
 class Stream:
     """The documents of `train`, each followed by end_of_text, in the order that `seed` gives them, epoch after epoch.
 
+    Args:
+        train: Tokenised documents.
+        seed: The data seed.
+        rollback: Number of the rollback after which this order begins; 0 is the order of a run without any.
+
     Raises:
         DataError: if there are no tokens to read.
     """
 
-    def __init__(self, train: TokenFile, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, train: TokenFile, seed: int, rollback: int = 0) -> None:
+        self.seed, self.rollback, self._train = seed, rollback, train
         self.length = int(train.offsets[-1])
         if not self.length:
             raise DataError("there is nothing to train on", where="data.corpus", expected="tokens", got="0 documents")
@@ -64,6 +69,10 @@ class Stream:
         window = self.read(offset, sequences * context + 1)
         return window[:-1].reshape(sequences, context), window[1:].reshape(sequences, context)
 
+    def restarted(self, rollback: int) -> Stream:
+        """Return the same documents in the order that rollback number `rollback` gives them."""
+        return Stream(self._train, self.seed, rollback)
+
     def position(self, offset: int) -> Position:
         """Return the epoch and the document in which token `offset` of the stream lies."""
         epoch, start = divmod(offset, self.length)
@@ -82,17 +91,19 @@ class Stream:
         )
 
     def _sort_epoch(self, epoch: int) -> _Epoch:
-        order = np.argsort(sort_keys(self._hashes, self.seed, epoch), kind="stable")
+        order = np.argsort(sort_keys(self._hashes, self.seed, epoch, self.rollback), kind="stable")
         return _Epoch(order, np.cumsum(self._lengths[order]))
 
 
-def sort_keys(hashes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+def sort_keys(hashes: np.ndarray, seed: int, epoch: int, rollback: int = 0) -> np.ndarray:
     """Return z(data seed, epoch, document hash), uint64[documents]: what an epoch's documents are sorted by.
 
-    The first 128 bits of each hash (uint8[documents, 32]) are mixed with the 128-bit key of the stream `data/<epoch>`
-    by two rounds of the SplitMix64 finaliser (Steele, Lea and Flood 2014), for all documents at once.
+    The first 128 bits of each hash (uint8[documents, 32]) are mixed with the 128-bit key of the stream `data/<epoch>`,
+    or `rollback/<number>/data/<epoch>` after a rollback, by two rounds of the SplitMix64 finaliser (Steele, Lea and
+    Flood 2014), for all documents at once.
     """
-    high_key, low_key = (np.uint64(part) for part in divmod(seed_for(seed, f"data/{epoch}"), 2**64))
+    name = f"rollback/{rollback}/data/{epoch}" if rollback else f"data/{epoch}"
+    high_key, low_key = (np.uint64(part) for part in divmod(seed_for(seed, name), 2**64))
     low, high = np.ascontiguousarray(hashes[:, :16]).view("<u8").T
     return _mix(_mix(low ^ low_key) ^ high ^ high_key)
 
