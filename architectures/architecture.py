@@ -210,6 +210,33 @@ class Architecture(Component):
             return f"depth {self.depth.kind} has no cache"
         return None if isinstance(self.thinking, NoThinking) else f"thinking {self.thinking.kind} has no cache"
 
+    def unpacked(self) -> str | None:
+        """Return why a sequence cannot hold several documents, each as if it stood alone, or None if it can."""
+        if self.attention.mask is None:
+            return f"attention {self.attention.kind} mixes otherwise than by a mask, which hides documents"
+        if self.depth.parts:
+            return f"depth {self.depth.kind} compares the tokens of a whole sequence"
+        if self.thinking.extended(self.context) != self.context:
+            return f"thinking {self.thinking.kind} places extra positions by the sequence, not by the document"
+        return None
+
+    def unstacked(self) -> str | None:
+        """Return why models of several seeds cannot be trained as one stack, or None if they can.
+
+        This is the one list of what cannot. A component of the user's own can if its class says `stacks = True`, which
+        `architectures.testing.check_stacking` holds it to.
+        """
+        for axis in AXES:
+            choice = getattr(self, axis)
+            name = f"{axis} {getattr(choice, 'kind', type(choice).__name__)}"
+            if is_own(choice) and not getattr(choice, "stacks", False):
+                return f"{name} does not say that it can (stacks = True)"
+            if getattr(choice, "draws", False):
+                return f"{name} draws random numbers, and every seed has its own"
+        if self.embedding.reads_bytes:
+            return f"embedding {self.embedding.kind} reads tokens in groups that depend on the text, and on the seed"
+        return None
+
     @property
     def draws(self) -> bool:
         """Whether a training step draws random numbers."""

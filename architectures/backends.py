@@ -4,19 +4,24 @@ Masks and biases are descriptions (`architectures.masks`). Each backend lowers t
 cannot; a dense bias exists only inside the lowering of a backend that needs one. A backend changes what attention
 costs, never what it computes: every entry of `BACKENDS` is held to `reference` in forward and backward.
 
+Under `torch.vmap` over models of one architecture, the models are folded into the batch: no backend sees them. Where
+probabilities are dropped they pass one after the other, as each has a stream of its own.
+
 Refuses an unknown backend, a backend that objects to the case, and more plain queries than keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from architectures import kernels
+from architectures.drawing import each
 from architectures.masks import Bias, Case, Mask, NoBias, Places, dense, ordered
 
 
@@ -84,6 +89,9 @@ def attend(
     objection = chosen.objection(case)
     if objection:
         raise ValueError(f"backend: expected one that supports this attention, got '{backend}': {objection}")
+    if torch._C._functorch.is_batchedtensor(q):
+        where = places.q_positions, places.k_positions, places.q_documents, places.k_documents
+        return cast(Tensor, _Folded.apply(q, k, v, *where, places, chosen, mask, bias, dropout))  # type: ignore[no-untyped-call]
     return chosen.compute(q, k, v, mask, bias, places, dropout)
 
 
@@ -101,6 +109,60 @@ def backend_named(name: str) -> Backend:
 def objections(case: Case) -> dict[str, str | None]:
     """Return, for every backend, why it cannot do the case, or None."""
     return {name: backend.objection(case) for name, backend in BACKENDS.items()}
+
+
+class _Folded(torch.autograd.Function):
+    """Attention of several models at once, as one of so many times the sequences.
+
+    Torch's attention has no rule for `vmap` on a CPU, and falls back to one model after the other. What stands in
+    `vmap` is recorded by autograd as usual, so that there is no backward pass to write.
+    """
+
+    @staticmethod
+    def forward(*_: Any) -> Tensor:
+        """Refuse to be called outside `vmap`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Any) -> tuple[Tensor, int]:
+        """Return the mixed values, (models, batch, heads, time, head_width), and where the models stand."""
+        models, tensors, dims = info.batch_size, given[:7], in_dims[:7]
+        places, chosen, mask, bias, dropout = given[7:]
+        if dropout:  # every model draws from its own stream
+            rows = [_of_model(tensors, dims, model) for model in range(models)]
+            apart = places.once("apart", lambda: [_places(row[3:], places.increasing) for row in rows])
+            parts = [
+                chosen.compute(*rows[model][:3], mask, bias, apart[model], dropout)
+                for model in each(models, tensors[0].device.type)
+            ]
+            return torch.stack(parts), 0
+        q, k, v, *where = _folded(tensors, dims, models)
+        folded = places.once("folded", lambda: _places(where, places.increasing))
+        mixed: Tensor = chosen.compute(q, k, v, mask, bias, folded, dropout)
+        return mixed.reshape(models, -1, *mixed.shape[1:]), 0
+
+
+def _places(where: Sequence[Any], increasing: bool) -> Places:
+    q_positions, k_positions, q_documents, k_documents = where
+    return Places(q_positions, k_positions, q_documents, k_documents, increasing)
+
+
+def _of_model(tensors: Sequence[Any], dims: Sequence[int | None], model: int) -> list[Any]:
+    """Return what belongs to one model, which stands in `dims` (None: the same for all)."""
+    return [x if dim is None else x.select(dim, model) for x, dim in zip(tensors, dims, strict=True)]
+
+
+def _folded(tensors: Sequence[Any], dims: Sequence[int | None], models: int) -> Iterator[Any]:
+    """Yield each tensor with the models, which stand in `dims` (None: the same for all), put into the batch."""
+    for x, dim in zip(tensors, dims, strict=True):
+        if dim is not None:
+            yield x.movedim(dim, 0).flatten(0, 1)
+        else:
+            yield x if x is None or x.dim() == 1 else x.expand(models, *x.shape).flatten(0, 1)
 
 
 def _attend_by_reference(

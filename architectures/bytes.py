@@ -148,7 +148,10 @@ class ByteEncoder(ByteStack):
 
 
 class ByteHead(ByteStack, Head):
-    """Spells the next token, byte by byte, from the hidden state before it."""
+    """Spells the next token, byte by byte, from the hidden state before it.
+
+    It has no logits: there are infinitely many strings of bytes.
+    """
 
     has_logits: ClassVar[bool] = False
 
@@ -189,17 +192,6 @@ class ByteHead(ByteStack, Head):
         logits = self.output(self.transform(x)).float()
         nats = functional.cross_entropy(logits.flatten(0, 1), symbols.flatten(), reduction="none", ignore_index=PAD)
         return nats.view(symbols.shape)
-
-    def logits(self, hidden: Tensor, embedding: nn.Module) -> Tensor:
-        """Refuse: there are infinitely many strings of bytes.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(
-            "logits: expected a model over tokens (embedding: table), got one that spells bytes and has none; "
-            "use nats, which every model has"
-        )
 
     def penalties(self, embedded: Tensor, tokens: Tensor, embedding: nn.Module) -> dict[str, Tensor]:
         """Return `reconstruction` times the mean nats of reading each token back from its own vector."""

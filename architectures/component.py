@@ -71,10 +71,11 @@ class Component(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a class derived from a finished choice (one that has a `kind`)."""
+        """Refuse a class derived from a finished choice (one whose `kind` is set; a base leaves it to its choices)."""
         super().__pydantic_init_subclass__(**kwargs)
         for parent in cls.__mro__[1:]:
-            if issubclass(parent, Component) and "kind" in parent.model_fields:
+            kind = parent.model_fields.get("kind") if issubclass(parent, Component) else None
+            if kind is not None and not kind.is_required():
                 raise TypeError(
                     f"{cls.__name__}: expected a class derived from Component, got one derived from {parent.__name__}; "
                     "its added fields would be lost from the record. Copy the class and give it its own kind."

@@ -6,9 +6,11 @@ depending on whether attention counts. Refuses to guess the peak of a device tha
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from architectures.accounting import Flops, effective_parameters, flops_per_token, parameters, part_of, shapes
+from architectures.accounting import Flops, effective_parameters, flops_per_token, part_of, shapes
 from architectures.architecture import Architecture
 from architectures.scaling import inner_width
 
@@ -52,7 +54,7 @@ class Memory:
 
     Attributes:
         states: Of weights, gradients and optimizer.
-        activations: Of one micro-batch, kept for the backward pass.
+        activations: Of one microbatch, kept for the backward pass, however many are accumulated.
         formula: What is counted, in words.
     """
 
@@ -130,6 +132,31 @@ def utilisation(tokens_per_second: float, flops: Flops, device: Device) -> float
     return tokens_per_second * flops.training / device.peak
 
 
+def mfu(
+    tokens_per_second: float, architecture: Architecture, device: str, *, formula: str = "exact", devices: int = 1
+) -> float | None:
+    """Return model FLOPs utilisation: the share of the dense bfloat16 peak that training uses (arXiv:2204.02311, B).
+
+    Args:
+        tokens_per_second: Of all devices together.
+        architecture: What is trained.
+        device: Name of the device, ours or the driver's.
+        formula: How FLOPs are counted, a key of `flops_by_formula`; to be told beside the figure.
+        devices: How many of them train together.
+
+    Returns:
+        From 0 to 1; None for a device whose peak is not known, such as every CPU.
+
+    Raises:
+        ValueError: for an unknown formula.
+    """
+    counted = flops_by_formula(architecture)
+    if formula not in counted:
+        raise ValueError(f"formula: expected one of {', '.join(counted)}, got '{formula}'")
+    known = device_named(device)
+    return None if known is None else utilisation(tokens_per_second / devices, counted[formula], known)
+
+
 def plausibility(
     *, tokens: float, count: float, devices: int, hours: float, device: str, flops: Flops | None = None
 ) -> Plausibility:
@@ -160,13 +187,27 @@ def plausibility(
     return Plausibility(rate, rate * flops.training, share, verdict, flops.formula)
 
 
-def memory(architecture: Architecture, sequences: int, *, precision: str = "bfloat16") -> Memory:
-    """Estimate the memory of training with AdamW on micro-batches of `sequences`.
+def two_moments(name: str, shape: tuple[int, ...]) -> float:
+    """Return the bytes that AdamW keeps per element of a parameter: two moments in float32."""
+    return 8.0
+
+
+def memory(
+    architecture: Architecture,
+    sequences: int,
+    *,
+    precision: str = "bfloat16",
+    optimizer: str = "AdamW",
+    moments: Callable[[str, tuple[int, ...]], float] = two_moments,
+) -> Memory:
+    """Estimate the memory of training on microbatches of `sequences`.
 
     Args:
         architecture: The model.
-        sequences: Sequences of the training context in one micro-batch.
-        precision: Of activations, "bfloat16" or "float32"; weights and their states stay float32.
+        sequences: Sequences of the training context in one microbatch, which is the batch unless gradients accumulate.
+        precision: Of activations, "bfloat16" or "float32"; weights and gradients stay float32.
+        optimizer: What the formula calls the optimizer.
+        moments: Returns how many bytes the optimizer keeps per element of the parameter of a name and shape.
 
     Raises:
         ValueError: for another precision.
@@ -175,13 +216,18 @@ def memory(architecture: Architecture, sequences: int, *, precision: str = "bflo
     if precision not in sizes:
         raise ValueError(f"precision: expected one of {', '.join(sizes)}, got '{precision}'")
     tokens = sequences * architecture.context
-    positions = sequences * architecture.thinking.extended(architecture.context)
-    elements = positions * architecture.layers * _kept(architecture) + tokens * 2 * architecture.width
+    length, depth = architecture.thinking.extended(architecture.context), architecture.depth
+    passed = sequences * length * sum(depth.shares(architecture.layers, length, training=True))
+    read = tokens * depth.readings(architecture.layers, training=True)
     kept = getattr(architecture.embedding, "kept", None)
     inner, scores = kept(architecture.shape()) if kept else (0, architecture.vocabulary)
+    elements = passed * _kept(architecture) + read * 2 * architecture.width + tokens * inner
     # the head's log-probabilities are float32 whatever the precision
-    activations = (elements + tokens * inner) * sizes[precision] + tokens * 4 * scores
-    return Memory(16 * parameters(architecture)["total"], round(activations), _formula(precision))
+    activations = elements * sizes[precision] + read * 4 * scores
+    held = [(math.prod(shape), 8 + moments(name, shape)) for name, shape in shapes(architecture).items()]
+    states = sum(count * each for count, each in held)
+    mean = states / sum(count for count, _ in held)
+    return Memory(round(states), round(activations), _formula(precision, optimizer, mean))
 
 
 def _kept(architecture: Architecture) -> int:
@@ -195,10 +241,11 @@ def _kept(architecture: Architecture) -> int:
     return 2 * norms * architecture.width + attention + (4 if gated else 2) * inner
 
 
-def _formula(precision: str) -> str:
+def _formula(precision: str, optimizer: str, mean: float) -> str:
     return (
-        "states: 16 bytes per parameter (float32 weight, gradient, two moments of AdamW); activations, per token: "
-        "input and output of every norm, queries, keys, values, attention's result twice, the inner feed-forward "
-        f"(4 times its width if gated, else 2) in {precision}, and float32 log-probabilities; not counted: attention "
-        "probabilities (no backend but the reference keeps them) and dropout masks"
+        f"states: {mean:.3g} bytes per parameter (float32 weight, gradient, and what {optimizer} keeps); activations "
+        "of a microbatch, per token and block it passes: input and output of every norm, queries, keys, values, "
+        "attention's result twice, the inner feed-forward (4 times its width if gated, else 2) in "
+        f"{precision}, and float32 log-probabilities of every prediction, on average over training; not counted: "
+        "attention probabilities (no backend but the reference keeps them), routers and dropout masks"
     )

@@ -1,8 +1,8 @@
 """Which blocks a token passes through, and how deep: conditional computation.
 
 A depth choice builds what carries the residual stream through the blocks (`architectures.travel`). What it promises
-about generation it says (`caches`), whether training draws random numbers (`draws`), and whether it parts the tokens of
-a sequence, so that some do not see others in a block (`parts`).
+about generation it says (`caches`), and whether it parts the tokens of a sequence, so that some do not see others in a
+block (`parts`); one whose training draws random numbers says that too (`draws`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ class FullDepth(Component):
 
     kind: Literal["full"] = "full"
     caches: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
     parts: ClassVar[bool] = False
 
     def build(self, shape: Shape) -> DepthModule:

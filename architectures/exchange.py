@@ -99,20 +99,23 @@ def read_configuration(written: Mapping[str, Any]) -> Architecture:
         raise ValueError(f"config.json: expected the field {missing} of {family}, got none") from None
 
 
-def export_model(model: Transformer, architecture: Architecture, folder: Path) -> tuple[Path, Path]:
+def export_model(
+    model: Transformer, architecture: Architecture, folder: Path, *, end_of_text: int | None = None
+) -> tuple[Path, Path]:
     """Write config.json and model.safetensors, which `transformers` loads with `from_pretrained`.
 
     Args:
         model: The trained model.
         architecture: What built it.
         folder: Made if it is not there.
+        end_of_text: The token that stands before and after every document; generation begins and ends with it.
 
     Raises:
         ValueError: if neither Llama nor GPT-2 can express the architecture; nothing is written then.
     """
     from safetensors.torch import save_file
 
-    written = configuration(architecture)
+    written = configuration(architecture) | {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
     ours = {name: value.detach().float().cpu() for name, value in model.named_parameters()}
     theirs = _to_llama(ours, architecture) if written["model_type"] == "llama" else _to_gpt2(ours, architecture)
     folder.mkdir(parents=True, exist_ok=True)

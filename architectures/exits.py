@@ -10,6 +10,7 @@ Refuses an exit that the model does not have, and to measure confidence in a mod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -20,7 +21,25 @@ from architectures.transformer import Batch, Output, Transformer
 TOGETHER = 1024
 
 
-class AtExit:
+class Wrapped:
+    """What evaluation asks of a model beside its answers, passed on to the one that is wrapped."""
+
+    def __init__(self, model: Transformer) -> None:
+        """Wrap a model, shared and not copied."""
+        self.model = model
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+        return self.model.training
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the model between training and evaluation mode."""
+        self.model.train(mode)
+        return self
+
+
+class AtExit(Wrapped):
     """A model read after its first `exit` blocks; at the last exit it is the model itself."""
 
     def __init__(self, model: Transformer, exit: int) -> None:
@@ -35,7 +54,8 @@ class AtExit:
         """
         if not 1 <= exit <= len(model.blocks):
             raise ValueError(f"exit: expected 1 to {len(model.blocks)} blocks, got {exit}")
-        self.model, self.exit = model, exit
+        super().__init__(model)
+        self.exit = exit
 
     def __call__(self, batch: Batch) -> Output:
         """Compute hidden states after the exit and the last norm."""
@@ -49,16 +69,6 @@ class AtExit:
     def logits(self, hidden: Tensor) -> Tensor:
         """Map hidden states, (..., width), to logits, (..., vocabulary), where the model has them."""
         return self.model.logits(hidden)
-
-    @property
-    def training(self) -> bool:
-        """Whether the model is in training mode."""
-        return self.model.training
-
-    def train(self, mode: bool = True) -> AtExit:
-        """Switch the model between training and evaluation mode."""
-        self.model.train(mode)
-        return self
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Departures:
     layers: Tensor
 
 
-class Confident:
+class Confident(Wrapped):
     """A model that each token leaves at the first exit whose largest probability exceeds a threshold.
 
     Only what is predicted after a token changes: its keys and values in later blocks, which later tokens attend to, are
@@ -101,7 +111,8 @@ class Confident:
         if not model.head.has_logits:
             got = type(model.head).__name__
             raise ValueError(f"model: expected one with logits, whose largest probability is its confidence, got {got}")
-        self.model, self.threshold = model, threshold
+        super().__init__(model)
+        self.threshold = threshold
 
     def __call__(self, batch: Batch) -> Departures:
         """Find where every token leaves, and with which hidden states."""
@@ -128,16 +139,6 @@ class Confident:
     def layers(self, output: Departures, batch: Batch) -> Tensor:
         """Return the number of blocks that each token passed, float32 (batch, time)."""
         return output.layers.float()
-
-    @property
-    def training(self) -> bool:
-        """Whether the model is in training mode."""
-        return self.model.training
-
-    def train(self, mode: bool = True) -> Confident:
-        """Switch the model between training and evaluation mode."""
-        self.model.train(mode)
-        return self
 
     def _confidence(self, rows: Tensor) -> Tensor:
         """Return the largest probability after each of rows, (tokens, width)."""

@@ -7,8 +7,8 @@ Dropout of the hidden activations (`Dropout.feed_forward`) reaches every module 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from architectures.component import Component, Shape
+from architectures.drawing import drop
 from architectures.layers import Linear
 
 Activation = Callable[[Tensor], Tensor]
@@ -31,7 +32,7 @@ class FeedForwardModule(nn.Module):
     def leave(self, hidden: Tensor) -> Tensor:
         """Map hidden activations, (..., inner), back to the width of the residual stream."""
         if self.training and self.dropout:
-            hidden = functional.dropout(hidden, self.dropout)
+            hidden = drop(hidden, self.dropout)
         return self.down(hidden)  # type: ignore[no-any-return]
 
 
@@ -64,154 +65,163 @@ class GatedModule(FeedForwardModule):
         return self.leave(self.activation(self.gate(x)) * self.up(x))
 
 
-def squared_relu(x: Tensor) -> Tensor:
-    """Return max(x, 0)^2, elementwise."""
-    return functional.relu(x).square()
+class Plain(Component):
+    """A feed-forward of two matrices; a choice adds its `kind`, its activation and whatever else it has.
+
+    Attributes:
+        width: Width between the two matrices.
+        bias: Whether both have a bias.
+    """
+
+    kind: str
+    drops_hidden: ClassVar[bool] = True
+    width: int = Field(gt=0)
+    bias: bool = False
+
+    @abstractmethod
+    def activation(self, x: Tensor) -> Tensor:
+        """Return what is done to each hidden value of x, any shape."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Build the feed-forward of one layer."""
+        return TwoLayerModule(shape.width, self.width, self.activation, bias=self.bias)
 
 
-class Gelu(Component):
+class Gated(Component):
+    """A feed-forward of three matrices; a choice adds its `kind` and the activation of its gate.
+
+    Attributes:
+        width: Width between the matrices.
+        bias: Whether all three have a bias.
+    """
+
+    kind: str
+    drops_hidden: ClassVar[bool] = True
+    width: int = Field(gt=0)
+    bias: bool = False
+
+    @abstractmethod
+    def activation(self, x: Tensor) -> Tensor:
+        """Return what is done to each value x of the gate, any shape."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Build the feed-forward of one layer."""
+        return GatedModule(shape.width, self.width, self.activation, bias=self.bias)
+
+
+class Gelu(Plain):
     """Two linear layers with a GELU between (Hendrycks & Gimpel 2016, arXiv:1606.08415).
 
     Attributes:
-        width: Width between the two layers.
-        bias: Whether both layers have a bias.
         approximation: "none" is exact; "tanh" is what GPT-2 computes.
     """
 
     kind: Literal["gelu"] = "gelu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
     approximation: Literal["none", "tanh"] = "none"
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        activation = partial(functional.gelu, approximate=self.approximation)
-        return TwoLayerModule(shape.width, self.width, activation, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return x Phi(x), elementwise, where Phi is the normal distribution function."""
+        return functional.gelu(x, approximate=self.approximation)
 
 
-class ReLU(Component):
+class ReLU(Plain):
     """Two linear layers with a ReLU between (Vaswani et al. 2017, arXiv:1706.03762 eq. 2)."""
 
     kind: Literal["relu"] = "relu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return TwoLayerModule(shape.width, self.width, functional.relu, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return max(x, 0), elementwise."""
+        return functional.relu(x)
 
 
-class LeakyReLU(Component):
-    """Two linear layers with a leaky ReLU between: x where positive, else slope * x (Maas et al. 2013, section 2)."""
+class LeakyReLU(Plain):
+    """Two linear layers with a leaky ReLU between (Maas et al. 2013, section 2).
+
+    Attributes:
+        slope: What negative values are multiplied by.
+    """
 
     kind: Literal["leaky_relu"] = "leaky_relu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
     slope: float = Field(0.01, gt=0, lt=1)
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        activation = partial(functional.leaky_relu, negative_slope=self.slope)
-        return TwoLayerModule(shape.width, self.width, activation, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return x where positive, else slope * x, elementwise."""
+        return functional.leaky_relu(x, negative_slope=self.slope)
 
 
-class SiLU(Component):
-    """Two linear layers with a SiLU, x * sigmoid(x), between (arXiv:1606.08415, section 2)."""
+class SiLU(Plain):
+    """Two linear layers with a SiLU between (arXiv:1606.08415, section 2)."""
 
     kind: Literal["silu"] = "silu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return TwoLayerModule(shape.width, self.width, functional.silu, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return x * sigmoid(x), elementwise."""
+        return functional.silu(x)
 
 
-class SquaredReLU(Component):
+class SquaredReLU(Plain):
     """Two linear layers with a squared ReLU between (Primer, So et al. 2021, arXiv:2109.08668)."""
 
     kind: Literal["squared_relu"] = "squared_relu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return TwoLayerModule(shape.width, self.width, squared_relu, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return max(x, 0)^2, elementwise."""
+        return functional.relu(x).square()
 
 
-class Tanh(Component):
+class Tanh(Plain):
     """Two linear layers with a hyperbolic tangent between, one of the activations of STLM's public code."""
 
     kind: Literal["tanh"] = "tanh"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return TwoLayerModule(shape.width, self.width, torch.tanh, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return tanh(x), elementwise."""
+        return torch.tanh(x)
 
 
-class Sigmoid(Component):
+class Sigmoid(Plain):
     """Two linear layers with a logistic sigmoid between, one of the activations of STLM's public code."""
 
     kind: Literal["sigmoid"] = "sigmoid"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return TwoLayerModule(shape.width, self.width, torch.sigmoid, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return 1 / (1 + exp(-x)), elementwise."""
+        return torch.sigmoid(x)
 
 
-class SwiGLU(Component):
-    """A SiLU-gated linear unit, three matrices (Shazeer 2020, arXiv:2002.05202 eq. 6)."""
+class SwiGLU(Gated):
+    """A SiLU-gated linear unit (Shazeer 2020, arXiv:2002.05202 eq. 6)."""
 
     kind: Literal["swiglu"] = "swiglu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return GatedModule(shape.width, self.width, functional.silu, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return x * sigmoid(x), elementwise."""
+        return functional.silu(x)
 
 
-class GEGLU(Component):
-    """A GELU-gated linear unit, exact GELU, three matrices (arXiv:2002.05202 eq. 6)."""
+class GEGLU(Gated):
+    """A GELU-gated linear unit, exact GELU (arXiv:2002.05202 eq. 6)."""
 
     kind: Literal["geglu"] = "geglu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return GatedModule(shape.width, self.width, functional.gelu, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return x Phi(x), elementwise, where Phi is the normal distribution function."""
+        return functional.gelu(x)
 
 
-class ReGLU(Component):
-    """A ReLU-gated linear unit, three matrices (arXiv:2002.05202 eq. 6)."""
+class ReGLU(Gated):
+    """A ReLU-gated linear unit (arXiv:2002.05202 eq. 6)."""
 
     kind: Literal["reglu"] = "reglu"
-    drops_hidden: ClassVar[bool] = True
-    width: int = Field(gt=0)
-    bias: bool = False
 
-    def build(self, shape: Shape) -> nn.Module:
-        """Build the feed-forward of one layer."""
-        return GatedModule(shape.width, self.width, functional.relu, bias=self.bias)
+    def activation(self, x: Tensor) -> Tensor:
+        """Return max(x, 0), elementwise."""
+        return functional.relu(x)
 
 
-TwoLayer = Gelu | ReLU | LeakyReLU | SiLU | SquaredReLU | Tanh | Sigmoid
-Gated = SwiGLU | GEGLU | ReGLU
-FeedForward = Annotated[TwoLayer | Gated, Field(discriminator="kind")]
+TwoMatrices = Gelu | ReLU | LeakyReLU | SiLU | SquaredReLU | Tanh | Sigmoid
+ThreeMatrices = SwiGLU | GEGLU | ReGLU
+FeedForward = Annotated[TwoMatrices | ThreeMatrices, Field(discriminator="kind")]
 
 
 def width_of_ratio(ratio: float, width: int, multiple: int = 1) -> int:

@@ -33,7 +33,10 @@ class Head(nn.Module):
         Raises:
             ValueError: for a head that has none.
         """
-        raise ValueError(f"logits: expected a head with logits over the vocabulary, got {type(self).__name__}")
+        raise ValueError(
+            f"logits: expected a model over tokens (embedding: table), got {type(self).__name__}, which has none; "
+            "use nats, which every model has"
+        )
 
     def penalties(self, embedded: Tensor, tokens: Tensor, embedding: nn.Module) -> dict[str, Tensor]:
         """Return further terms of the training loss about the embedding itself, 0-dim and weighted, by name.

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from architectures.constants import constant
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -151,7 +153,7 @@ def dense(
     hides = mask.window is not None or (mask.causal and queries > 1)  # the last query alone sees every key before it
     if not hides and isinstance(bias, NoBias):
         return None
-    return _plain_dense(mask, bias, queries, keys, dtype, device)
+    return _constant_dense(mask, bias, queries, keys, dtype, device)
 
 
 @functools.lru_cache(maxsize=4)
@@ -159,6 +161,9 @@ def _plain_dense(mask: Mask, bias: Bias, queries: int, keys: int, dtype: torch.d
     # Made once and shared by all layers and steps; outside inference_mode, so that a later backward pass may keep it.
     with torch.inference_mode(False):
         return _addend(mask, bias, Places(), queries, keys, dtype, device)
+
+
+_constant_dense = constant(_plain_dense)
 
 
 def _addend(

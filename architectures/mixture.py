@@ -158,7 +158,6 @@ class MixtureOfDepths(Component):
 
     kind: Literal["mixture_of_depths"] = "mixture_of_depths"
     caches: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
     parts: ClassVar[bool] = True
     capacity: float = Field(0.125, gt=0, le=1, json_schema_extra={"effect": "training"})
     every: int = Field(2, gt=0)

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from architectures.component import Component, MisfitError, Shape
+from architectures.constants import constant
 from architectures.masks import Bias, LinearBias, NoBias
 
 
@@ -114,8 +115,6 @@ class AlibiModule(PositionModule):
 class Rotation(torch.autograd.Function):
     """Rotation with its own backward: the inverse rotation, where autograd would fill and add zero tensors."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
         """Turn the pairs of x, (..., time, head_width), by angles, (time, head_width / 2) or broadcastable."""
@@ -131,17 +130,34 @@ class Rotation(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """Turn the gradient back."""
         cosine, sine = ctx.saved_tensors
-        return _turn(gradient, cosine, -sine, ctx.interleaved), None, None, None
+        turned = Rotation.apply(gradient, cosine, -sine, ctx.interleaved)  # type: ignore[no-untyped-call]
+        return cast(Tensor, turned), None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: tuple[int | None, ...], x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool
+    ) -> tuple[Tensor, int]:
+        """Turn models that are stacked: their dimension comes first, and angles of their own follow it."""
+        stacked = x.unsqueeze(0) if dims[0] is None else x.movedim(dims[0], 0)
+        angles = []
+        for held, dim in ((cosine, dims[1]), (sine, dims[2])):
+            first = held if dim is None else held.movedim(dim, 0)
+            missing = 0 if dim is None else stacked.dim() - first.dim()
+            angles.append(first.view(*first.shape[:1], *[1] * missing, *first.shape[1:]) if missing else first)
+        if dims[0] is None:
+            stacked = stacked.expand(info.batch_size, *x.shape)
+        return cast(Tensor, Rotation.apply(stacked, *angles, interleaved)), 0  # type: ignore[no-untyped-call]
 
 
 def _turn(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
-    first, second = (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, dim=-1)
-    turned = (
-        torch.addcmul(first * cosine, second, sine, value=-1),
-        torch.addcmul(second * cosine, first, sine),
-    )
-    joined = torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
-    return joined.to(x.dtype)
+    # one product and two sums in place: the result keeps the layout of x, and nothing is joined
+    half = x.shape[-1] // 2
+    evens, odds = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (slice(half), slice(half, None))
+    both = cosine.repeat_interleave(2, dim=-1) if interleaved else torch.cat((cosine, cosine), dim=-1)
+    turned = x * both
+    turned[..., evens].addcmul_(x[..., odds], sine, value=-1)
+    turned[..., odds].addcmul_(x[..., evens], sine)
+    return turned.to(x.dtype)
 
 
 def _cosine_and_sine(
@@ -149,7 +165,7 @@ def _cosine_and_sine(
 ) -> tuple[Tensor, Tensor]:
     """Return cos and sin of position / condense * base^(-2i / width), float32 ((batch,) time, width / 2)."""
     if positions is None:
-        return _plain_cosine_and_sine(width, base, condense, time, device)
+        return _constant_cosine_and_sine(width, base, condense, time, device)
     angles = positions.double()[..., None] * _frequencies(width, base, condense).to(positions.device)
     return angles.cos().float(), angles.sin().float()
 
@@ -162,6 +178,9 @@ def _plain_cosine_and_sine(
     with torch.inference_mode(False), torch.device("cpu"):
         angles = torch.arange(time, dtype=torch.float64)[:, None] * _frequencies(width, base, condense)
         return angles.cos().float().to(device), angles.sin().float().to(device)
+
+
+_constant_cosine_and_sine = constant(_plain_cosine_and_sine)
 
 
 def _frequencies(width: int, base: float, condense: float) -> Tensor:

@@ -10,13 +10,17 @@ parameter is first moved away from its start, so that nothing hides behind a zer
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
+from typing import cast
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter, functional
+from torch import Tensor, vmap
+from torch.func import functional_call
+from torch.nn import Module, Parameter, functional
 
 from architectures.architecture import Architecture
 from architectures.component import Component
+from architectures.drawing import stream, streams
 from architectures.hooks import axis_of
 from architectures.own import is_own
 from architectures.specimens import (
@@ -77,6 +81,8 @@ def check_architecture(architecture: Architecture, *, ignores: Collection[str] =
     check_randomness(architecture)
     check_backends_agree(architecture)
     check_cache(architecture)
+    check_packing(architecture)
+    check_stacking(architecture)
     check_variants(architecture, ignores=ignores)
 
 
@@ -227,6 +233,70 @@ def check_cache(architecture: Architecture) -> None:
             start += size
     how = "a cache" if cache.recomputes is None else "recomputation"
     _require(close(torch.cat(pieces, dim=1), whole), f"{how} changes hidden states")
+
+
+def check_packing(architecture: Architecture) -> None:
+    """Two documents in one sequence, with positions of their own, have the nats of each alone, unless `unpacked`."""
+    if architecture.unpacked() is not None:
+        return
+    model, batch = moved(architecture), random_batch(architecture)
+    first = batch.tokens.shape[1] // 3
+    time = torch.arange(batch.tokens.shape[1])
+    positions = torch.where(time < first, time, time - first).expand(batch.tokens.shape)
+    documents = (time >= first).long().expand(batch.tokens.shape)
+    packed = nats_of(model, replace(batch, positions=positions, documents=documents))
+    for part in (slice(0, first), slice(first, None)):
+        alone = Batch(batch.tokens[:, part], batch.targets[:, part], batch.weights[:, part])
+        _require(close(packed[:, part], nats_of(model, alone)), "a document sees another one in its sequence")
+
+
+def check_stacking(architecture: Architecture) -> None:
+    """Two models have in one stack the nats and gradients that each has alone, in training, unless `unstacked`."""
+    if architecture.unstacked() is not None:
+        return
+    single = [_Trained(model.train()) for model in (started(architecture), moved(architecture))]
+    drawn = random_batch(architecture, sequences=4)
+    shape = 2, 2, architecture.context  # each model has sequences of its own
+    tokens, targets, weights = drawn.tokens.view(shape), drawn.targets.view(shape), drawn.weights.view(shape)
+    states, alone = [], []
+    with torch.random.fork_rng(devices=[]):
+        for seed, (one, *held) in enumerate(zip(single, tokens, targets, weights, strict=True)):
+            torch.manual_seed(seed)
+            states.append(stream("cpu"))
+            alone.append(one(Batch(*held)))
+    known = [list(one.parameters()) for one in single]
+    apart = [
+        torch.autograd.grad(nats.sum(), held, materialize_grads=True) for nats, held in zip(alone, known, strict=True)
+    ]
+    names = [name for name, _ in single[0].named_parameters()]
+    stack = [torch.stack([one.detach() for one in both]).requires_grad_() for both in zip(*known, strict=True)]
+
+    def pass_through(held: list[Tensor], *batch: Tensor) -> Tensor:
+        return cast(Tensor, functional_call(single[0], dict(zip(names, held, strict=True)), (Batch(*batch),)))
+
+    try:
+        with torch.random.fork_rng(devices=[]), streams(states):
+            nats = vmap(pass_through)(stack, tokens, targets, weights)
+    except RuntimeError as error:
+        raise AssertionError(f"two models cannot pass as one stack: {error}") from error
+    _require(close(nats, torch.stack(alone)), "nats in a stack differ from those of each model alone")
+    gradients = torch.autograd.grad(nats.sum(), stack, materialize_grads=True)
+    for name, got, *both in zip(names, gradients, *apart, strict=True):
+        _require(close(got, torch.stack(both)), f"the gradient of {name} in a stack differs from that of a model alone")
+
+
+class _Trained(Module):
+    """A model in training as one call: from a batch to nats, (batch, time)."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return nats halfway through training."""
+        output = self.model(batch, torch.tensor(0.5))
+        penalties = self.model.penalties(output, batch, nats := self.model.nats(output, batch))
+        return nats + sum(penalties.values())
 
 
 def check_variants(architecture: Architecture, *, ignores: Collection[str] = ()) -> None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from architectures.component import Component, MisfitError, Shape
+from architectures.constants import constant
 from architectures.layers import TokenTable
 
 
@@ -53,7 +54,6 @@ class NoThinking(Component):
     """Tokens only."""
 
     kind: Literal["none"] = "none"
-    draws: ClassVar[bool] = False
 
     def build(self, shape: Shape) -> ThinkingModule:
         """Build the way of thinking."""
@@ -81,7 +81,7 @@ class PauseTokensModule(ThinkingModule):
         if self.random and self.training:
             chosen = torch.randperm(time, device=like.device)[: time // self.every]
             return _laid_out(time, chosen, self.count)
-        return _regular(time, self.count, self.every, like.device)
+        return _constant_regular(time, self.count, self.every, like.device)
 
     def spread(self, x: Tensor, layout: Layout) -> Tensor:
         """Put embedded tokens x, (batch, time, width), at their positions and fill the others."""
@@ -96,6 +96,9 @@ def _regular(time: int, count: int, every: int, device: torch.device) -> Layout:
     # Made under inference_mode, it could not be used by a later backward pass.
     with torch.inference_mode(False):
         return _laid_out(time, torch.arange(every - 1, max(time, every - 1), every, device=device), count)
+
+
+_constant_regular = constant(_regular)
 
 
 def _laid_out(time: int, chosen: Tensor, count: int) -> Layout:

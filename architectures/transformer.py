@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from architectures.attention import Cache, Pass
 from architectures.backends import backend_named
+from architectures.drawing import drop
 from architectures.feedforward import FeedForwardModule
 from architectures.heads import Head
 from architectures.masks import Places
@@ -25,6 +26,8 @@ from architectures.travel import DepthModule
 
 if TYPE_CHECKING:
     from architectures.architecture import Architecture
+
+SMALLEST = 1e-30  # stands for the weights of sequences that do not count at all, so that their mean is 0 and not nan
 
 
 @dataclass(frozen=True)
@@ -90,19 +93,24 @@ class Block(nn.Module):
         )
 
     def _drop(self, x: Tensor, rate: float) -> Tensor:
-        return functional.dropout(x, rate) if self.training and rate else x
+        return drop(x, rate) if self.training and rate else x
 
 
 class Transformer(nn.Module):
     """A decoder-only Transformer (Vaswani et al. 2017, arXiv:1706.03762).
 
     Dropout is on in training mode and draws from torch's generator, which the caller seeds for every step.
+
+    Attributes:
+        backend: See `use_backend`.
+        recompute: Whether what a block computes is forgotten and computed again in the backward pass, dropout included,
+            so that memory grows with one block instead of all (arXiv:1604.06174). The result is the same, bit for bit.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         shape = architecture.shape()
-        self.dropout, self.backend = architecture.dropout, "sdpa"
+        self.dropout, self.backend, self.recompute = architecture.dropout, "sdpa", False
         self.recomputes, self.reach = architecture.recomputes(), architecture.reach()
         self.embedding = architecture.embedding.build(shape)
         positions = architecture.thinking.extended(shape.context)
@@ -140,10 +148,12 @@ class Transformer(nn.Module):
         x = embedded if layout is None else self.thinking.spread(embedded, layout)
         x = self.position.embed(x, current.positions)
         if self.training and (rate := self.dropout.embedding * current.dropping):
-            x = functional.dropout(x, rate)
+            x = drop(x, rate)
 
         def step(layer: int, x: Tensor, current: Pass) -> Tensor:
             held = current if cache is None else replace(current, cache=cache.layer(layer))
+            if self.recompute and torch.is_grad_enabled():
+                return cast(Tensor, checkpoint(self.blocks[layer], x, held, use_reentrant=False))
             return cast(Tensor, self.blocks[layer](x, held))
 
         travelled = self.depth(x, step, current, self._depth(exit), progress)
@@ -214,7 +224,7 @@ class Transformer(nn.Module):
         """
         penalties = dict(output.penalties)
         if output.exits:
-            total = batch.weights.sum()
+            total = batch.weights.sum().clamp(min=SMALLEST)
             last = (nats * batch.weights).sum() / total
             costs = [
                 weight * ((self.head.nats(hidden, batch.targets, self.embedding) * batch.weights).sum() / total - last)

@@ -290,7 +290,7 @@ def test_what_a_byte_level_model_saves_is_a_share_of_embedding_and_head():
 
 def test_a_model_over_bytes_has_no_logits_and_needs_a_spelling():
     model = model_of()
-    with pytest.raises(ValueError, match=r"logits: expected a model over tokens .*, got one that spells bytes"):
+    with pytest.raises(ValueError, match=r"logits: expected a model over tokens .*, got ByteHead, .*; use nats"):
         model.logits(torch.zeros(1, 16))
     architecture = host().vary(embedding=SMALL)
     for spelling, got in ((None, "none"), ([b"a"], "1")):

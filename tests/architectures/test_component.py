@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from architectures.architecture import Architecture
 from architectures.attention import MultiHead
-from architectures.feedforward import Gelu, SwiGLU, matched_width
+from architectures.feedforward import Gelu, Plain, SwiGLU, matched_width
 from architectures.norms import NoNorm
 from architectures.positions import Rotary, Sinusoidal
 from architectures.presets import tiny
@@ -46,6 +47,20 @@ def test_a_class_derived_from_a_finished_choice_is_refused():
         class Scaled(Rotary):
             kind: Literal["rotary"] = "rotary"
             scale: float = 2.0
+
+
+def test_a_base_that_leaves_the_kind_to_its_choices_may_be_derived_from_and_its_choices_may_not():
+    class Cubed(Plain):
+        kind: Literal["cubed"] = "cubed"
+
+        def activation(self, x: torch.Tensor) -> torch.Tensor:
+            return x**3
+
+    assert list(Cubed.model_fields) == ["kind", "width", "bias"]  # the order in which a record shows them
+    with pytest.raises(TypeError, match="got one derived from Cubed"):
+
+        class Steeper(Cubed):
+            kind: Literal["steeper"] = "steeper"
 
 
 @pytest.mark.parametrize(

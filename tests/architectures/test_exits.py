@@ -9,7 +9,7 @@ from architectures.embeddings import TokenHead
 from architectures.exits import AtExit, Confident
 from architectures.residual import PostNorm
 from architectures.specimens import host, moved, random_batch
-from workbench.evaluation.scoring import evaluating, score_sequences
+from workbench.evaluation.scoring import evaluating, measure_sequences
 
 ARCHITECTURE = host().vary(layers=4)
 
@@ -96,7 +96,7 @@ def test_evaluation_scores_what_is_wrapped_as_it_scores_a_model(model, batch, wr
     with evaluating(wrapped):
         assert not model.training
         sequence = torch.cat([batch.tokens[0], batch.targets[0, -1:]]).numpy()
-        (scored,) = score_sequences(wrapped, [sequence], batch=64, device="cpu")
+        (scored,) = measure_sequences(wrapped, [sequence], batch=64, device="cpu")["nats"]
         expected = wrapped.nats(wrapped(batch), batch)[0].detach()
     assert model.training
     assert wrapped.training

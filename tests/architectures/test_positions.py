@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from architectures.component import Shape
 from architectures.masks import LinearBias
-from architectures.positions import Alibi, Learned, NoPosition, Rotary, Sinusoidal, alibi_slopes, ntk_base
+from architectures.positions import Alibi, Learned, NoPosition, Rotary, Rotation, Sinusoidal, alibi_slopes, ntk_base
 from architectures.specimens import host, moved, nats_of, random_batch
 from architectures.transformer import Batch
 
@@ -49,6 +49,33 @@ def test_the_gradient_of_the_rotation_is_the_derivative(layout):
     q = drawn(1, 1, 5, 8).double().requires_grad_()
     module = Rotary(layout=layout).build(SHAPE)
     torch.autograd.gradcheck(lambda x: module.rotate(x, x, None, None)[0], (q,), atol=1e-4)
+
+
+@pytest.mark.parametrize("own_angles", [False, True])
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_stacked_rotations_are_those_of_each_by_itself(layout, own_angles):
+    x, angles = drawn(3, 2, 5, 4, 6).transpose(2, 3), drawn(3, 5, 3)
+
+    def turned(x, angles):
+        return Rotation.apply(x, angles.cos(), angles.sin(), layout == "interleaved")
+
+    def gradient(x, angles):
+        return torch.func.grad(lambda x: (turned(x, angles) ** 2 / 2 * angles.sum()).sum())(x)
+
+    for function in (turned, gradient):
+        together = torch.func.vmap(function, in_dims=(0, 0 if own_angles else None))(
+            x, angles if own_angles else angles[0]
+        )
+        alone = [function(one, angles[seed if own_angles else 0]) for seed, one in enumerate(x)]
+        torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_a_rotation_keeps_the_layout_of_heads_in_memory(layout):
+    module = Rotary(layout=layout).build(SHAPE)
+    q = drawn(2, 7, SHAPE.heads, SHAPE.head_width).transpose(1, 2)
+    turned, _ = module.rotate(q, q, None, None)
+    assert turned.stride() == q.stride()
 
 
 @given(shift=st.integers(0, 10_000), layout=st.sampled_from(["halves", "interleaved"]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from architectures import transformer
+from architectures import feedforward, transformer
 from architectures.attention import Pass
 from architectures.component import Component
 from architectures.dropout import Dropout
@@ -100,7 +100,8 @@ def dropped(monkeypatch) -> list[tuple[tuple[int, ...], float]]:
         seen.append((tuple(x.shape), rate))
         return x
 
-    monkeypatch.setattr(transformer.functional, "dropout", drop)
+    for module in (transformer, feedforward):
+        monkeypatch.setattr(module, "drop", drop)
     return seen
 
 

@@ -47,29 +47,6 @@ class Score(NamedTuple):
     weight: float = 1.0
 
 
-def score_sequences(
-    model: LanguageModel,
-    sequences: Sequence[np.ndarray],
-    *,
-    batch: int,
-    device: torch.device | str,
-    progress: Progress | None = None,
-) -> list[np.ndarray]:
-    """Return what each token costs given those before it in its sequence, in nats.
-
-    Args:
-        model: A causal model in evaluation mode.
-        sequences: int64[tokens + 1] each; the first token is given and not scored.
-        batch: Tokens in one forward pass, padding included.
-        device: Where the model lies.
-        progress: Told (sequences done, sequences in all) after every pass.
-
-    Returns:
-        float32[tokens] for each sequence, in the order given.
-    """
-    return measure_sequences(model, sequences, batch=batch, device=device, progress=progress)["nats"]
-
-
 def measure_sequences(
     model: LanguageModel,
     sequences: Sequence[np.ndarray],
@@ -79,9 +56,18 @@ def measure_sequences(
     progress: Progress | None = None,
     measures: Sequence[str] = ("nats",),
 ) -> dict[str, list[np.ndarray]]:
-    """Return several things about each token from the same passes, by name, each as `score_sequences` does.
+    """Return what each token costs given those before it in its sequence, in nats, or more about it from one pass.
 
-    `measures` are methods of the model that take its output and the batch, and return float32 (batch, time).
+    Args:
+        model: A causal model in evaluation mode.
+        sequences: int64[tokens + 1] each; the first token is given and not scored.
+        batch: Tokens in one forward pass, padding included.
+        device: Where the model lies.
+        progress: Told (sequences done, sequences in all) after every pass.
+        measures: Methods of the model that take its output and the batch, and return float32 (batch, time).
+
+    Returns:
+        By measure, float32[tokens] for each sequence, in the order given.
     """
     found: dict[str, list[np.ndarray]] = {name: [np.empty(0, np.float32)] * len(sequences) for name in measures}
     done = 0
