@@ -42,6 +42,10 @@ QUANTITIES = {
     "loss": "training loss (nats per token)",
     "gradient_norm": "gradient norm before clipping",
     "learning_rate": "learning rate",
+    "weight_norm": "norm of the weights",
+    "update_ratio": "norm of a step over norm of the weights",
+    "residual_rms": "root mean square of the residual stream after block",
+    "gradient_cosine": "mean cosine between gradients of the last steps",
 }
 
 
@@ -133,7 +137,7 @@ def curves(
     for arm in chosen:
         own = {seed: curve for (name, seed), curve in held.items() if name == arm}
         _draw_runs(figure, arm, {s: _smoothed(c, quantity, window) for s, c in own.items()}, colors[arm], quantity)
-    _label_curves(figure, QUANTITIES[quantity])
+    _label_curves(figure, quantity_named(quantity))
     if logarithmic:
         figure.update_yaxes(type="log")
     return figure
@@ -159,8 +163,15 @@ def curve_differences(
         shared = {seed: _smoothed(curve, quantity, window) for seed, curve in own.items() if len(curve)}
         _draw_runs(figure, arm, shared, colors[arm], quantity)
     figure.add_hline(0, line={"color": GREY, "width": 1.5}, layer="below")
-    _label_curves(figure, f"difference to the baseline, {QUANTITIES[quantity]}")
+    _label_curves(figure, f"difference to the baseline, {quantity_named(quantity)}")
     return figure
+
+
+def quantity_named(column: str) -> str:
+    """Say what a column of a learning curve holds; `of/part` is a quantity of a part of the model."""
+    quantity, _, part = column.partition("/")
+    name = QUANTITIES.get(quantity, quantity.replace("_", " "))
+    return f"{name}, {part.replace('_', ' ').replace('/', ' ')}" if part else name
 
 
 def paired_lines(held: Mapping[str, measures.Pairs], colors: Mapping[str, Stroke], unit: str) -> go.Figure:

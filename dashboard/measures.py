@@ -147,16 +147,20 @@ def single_runs(
             "evaluation_seconds": costs.evaluation_seconds if costs else None,
             "tokens": costs.tokens if costs else None,
             "tokens_per_second": costs.tokens_per_second if costs else None,
+            "mfu_exact": costs.mfu_exact if costs else None,
             "flops": costs.flops if costs else None,
             "peak_memory_bytes": costs.peak_memory_bytes if costs else None,
+            "rollbacks": costs.rollbacks if costs else None,
         }
         # A cost of zero was not measured (a command of the user's, a run that failed at once).
         measured = {name: None if name in _COSTS and not value else value for name, value in known.items()}
         identities = {"run_id": trial["run_id"], "mlflow_run_id": delivered.get(trial["run_id"])}
         rows.append({**measured, **identities, "reason": record.reason if record else None})
     table = pd.DataFrame(rows)
-    numbers = ["score", *_COSTS]
-    return table.astype(dict.fromkeys(numbers, "float64"))
+    numbers = ["score", *_COSTS, "rollbacks"]
+    table = table.astype(dict.fromkeys(numbers, "float64"))
+    # none is a number beside runs that went back, and nothing to tell where no run did
+    return table if table["rollbacks"].any() else table.assign(rollbacks=np.nan)
 
 
 _COSTS = (
@@ -165,6 +169,7 @@ _COSTS = (
     "evaluation_seconds",
     "tokens",
     "tokens_per_second",
+    "mfu_exact",
     "flops",
     "peak_memory_bytes",
 )
@@ -183,7 +188,7 @@ def grouped_runs(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
         row: dict[str, Any] = {"arm": arm, "runs": len(own)}
         row |= {status: int(counts.get(status, 0)) for status in (*map(str, Status), TO_COME)}
         row |= {"mean": own["score"].mean(), "sd": own["score"].std(ddof=1)}
-        rows.append(row | {name: own[name].mean() for name in _COSTS})
+        rows.append(row | {name: own[name].mean() for name in (*_COSTS, "rollbacks")})
     return pd.DataFrame(rows)
 
 
@@ -205,6 +210,18 @@ def curve_difference(baseline: pd.DataFrame, arm: pd.DataFrame, quantity: str) -
     """
     both = arm[["tokens", quantity]].merge(baseline[["tokens", quantity]], on="tokens", suffixes=("_arm", "_baseline"))
     return pd.DataFrame({"tokens": both["tokens"], quantity: both[f"{quantity}_arm"] - both[f"{quantity}_baseline"]})
+
+
+def quantities(held: Mapping[Cell, pd.DataFrame]) -> list[str]:
+    """Return the columns that can be drawn of any of these curves, in their order."""
+    names = dict.fromkeys(name for curve in held.values() for name in curve.columns)
+    return [name for name in names if name not in ("step", "tokens")]
+
+
+def curves_of(held: Mapping[Cell, pd.DataFrame], quantity: str) -> dict[Cell, pd.DataFrame]:
+    """Return the points at which a quantity was recorded, of the curves that have any: tokens and `quantity`."""
+    found = {cell: curve[["tokens", quantity]].dropna() for cell, curve in held.items() if quantity in curve}
+    return {cell: curve for cell, curve in found.items() if len(curve)}
 
 
 def mean_curve(curves: Sequence[pd.DataFrame], quantity: str) -> pd.DataFrame:

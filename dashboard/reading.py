@@ -94,7 +94,7 @@ class View:
     def complete(self) -> bool:
         """Whether every run the plan asks for is in; a sequential plan asks for fewer as arms are decided."""
         everything = self.done == len(self.plan["trials"])
-        if everything or self.plan.get("design", "fixed") == "fixed":
+        if everything or self.plan.get("design", "fixed") != "sequential":
             return everything
         with contextlib.suppress(StatisticsError):  # what cannot be judged yet is not over
             return self.decisions()[0].complete
@@ -166,6 +166,16 @@ class View:
     def item_differences(self, arm: str) -> pd.DataFrame:
         """Compare an arm with the baseline item by item; see `measures.item_differences`."""
         return _item_differences(str(self.home), self.plan["hash"], self.state, self.metric["metric"], arm, self)
+
+    def samples(self) -> dict[measures.Cell, list[dict[str, Any]]]:
+        """Return the texts that the model of every finished run wrote, by arm and seed, where it was asked to."""
+        arms = {arm["name"] for arm in self.plan["arms"] if (arm["spec"].get("evaluation") or {}).get("samples")}
+        finished = [(trial, record) for trial, record in self.cells if record and record.status is Status.FINISHED]
+        return {
+            (trial["arm"], trial["seed"]): _samples(str(self.home), record.run_id, record.scores_sha256, self, record)
+            for trial, record in finished
+            if trial["arm"] in arms
+        }
 
     def curves(self) -> dict[measures.Cell, pd.DataFrame]:
         """Return the learning curve of every run that left one, by arm and seed."""
@@ -325,6 +335,11 @@ def _curve(folder: str, run_id: str, sha256: str | None, _view: View, _record: R
     except ValueError as error:  # Arrow's errors are of this kind
         raise StoreError("a learning curve is damaged", where=f"run {run_id} in {folder}", got=error) from None
     return None if curve is None else curve.to_pandas()
+
+
+@st.cache_data(show_spinner=False, max_entries=4096)
+def _samples(folder: str, run_id: str, sha256: str | None, _view: View, _record: Record) -> list[dict[str, Any]]:
+    return _view.results.samples(_view.plan, _record)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

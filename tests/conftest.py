@@ -60,11 +60,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def sweep_file(corpus: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def sweep_text(corpus: Path) -> str:
     """A sweep of two arms and two seeds, sixteen steps a run."""
+    return SWEEP.format(tokens=2048, corpus=str(corpus))
+
+
+@pytest.fixture
+def sweep_file(sweep_text: str, tmp_path: Path) -> Path:
+    """The sweep, as a file of the user's."""
     path = tmp_path / "small.py"
-    path.write_text(SWEEP.format(tokens=2048, corpus=str(corpus)))
+    path.write_text(sweep_text)
     return path
 
 

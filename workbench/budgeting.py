@@ -69,7 +69,8 @@ def propose(plan: Plan, seconds: Mapping[str, float | None], budget: float) -> l
             got="none",
             fix="run the sweep until one block of seeds is done, or one cell: workbench run SWEEP --cell 0",
         )
-    block = sum(seconds[arm.name] or 0.0 for arm in plan.arms)
+    devices = plan.numerics.devices if plan.numerics else 1
+    block = devices * sum(seconds[arm.name] or 0.0 for arm in plan.arms)
     sweep, tokens = plan.sweep, plan.arms[0].size["tokens"]
     proposals = []
     for seeds in SEEDS:

@@ -87,7 +87,8 @@ class Command(Variant):
 
     def size(self) -> dict[str, Any]:
         """Return what the user declared about parameters and tokens; nothing here is measured."""
-        return {"parameters": self.parameters, "flops_per_token": None, "flops_formula": None, "tokens": self.tokens}
+        unknown = dict.fromkeys(("flops_per_token", "flops_formula", "steps"))
+        return {"parameters": self.parameters, "tokens": self.tokens, **unknown}
 
     def paired_with(self, baseline: Variant, same_seeds: bool) -> dict[str, Any]:
         """Return that pairing is declared by the shared seed, not proven."""

@@ -14,12 +14,14 @@ from architectures.accounting import coverage, flops_per_token, parameters
 from architectures.architecture import Architecture
 from workbench.data.prepared import Data
 from workbench.errors import PlanError
-from workbench.evaluation.tasks import Evaluation, View
+from workbench.evaluation.tasks import Evaluation, HeldOutAnswers, Task, View
 from workbench.identity import SCHEMA, digest
 from workbench.records import Seeds
 from workbench.sweep import Variant
+from workbench.training.feeding import refuse_packing
 from workbench.training.objective import refuse_without_logits
-from workbench.training.recipe import PostHoc, Pretraining, Stage, Training
+from workbench.training.recipe import FineTuning, PostHoc, Pretraining, Stage, Training
+from workbench.training.teachers import Grown, Teacher, refuse_unusable, size_of
 
 
 class Configuration(Variant):
@@ -66,6 +68,40 @@ class Configuration(Variant):
             )
         return self
 
+    @model_validator(mode="after")
+    def _teachers_have_the_same_tokens(self) -> Self:
+        distillation, vocabulary = self.pretraining.distillation, self.architecture.vocabulary
+        if distillation is None:
+            return self
+        where = "stages.0.distillation"
+        if distillation.top > vocabulary:
+            raise ValueError(f"{where}.top: expected at most the vocabulary's {vocabulary}, got {distillation.top}")
+        if distillation.every > (steps := self.pretraining.pace(self.architecture.context).steps):
+            raise ValueError(f"{where}.every: expected at most the {steps} steps there are, got {distillation.every}")
+        for number, teacher in enumerate(distillation.teachers):
+            if isinstance(teacher, Grown) and teacher.architecture.vocabulary != vocabulary:
+                path = f"{where}.teachers.{number}.architecture.vocabulary"
+                raise ValueError(f"{path}: expected the student's {vocabulary}, got {teacher.architecture.vocabulary}")
+        return self
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """From whom it learns beside the text."""
+        return self.pretraining.distillation.teachers if self.pretraining.distillation else ()
+
+    def grown(self, teacher: Grown) -> Configuration:
+        """Return how a teacher is trained: on the same data, and as any arm with the same fields would be."""
+        stage = Pretraining(
+            tokens=teacher.tokens,
+            batch=teacher.batch,
+            optimizer=teacher.optimizer,
+            schedule=teacher.schedule,
+            clip=teacher.clip,
+        )
+        return Configuration(
+            architecture=teacher.architecture, stages=(stage,), data=self.data, evaluation=self.evaluation
+        )
+
     def model_id(self, fingerprint: str, seeds: Seeds) -> str:
         """Identify the model that is scored: the last of its lineage."""
         return self.lineage(fingerprint, seeds)[-1]
@@ -87,13 +123,15 @@ class Configuration(Variant):
         return digest(SCHEMA, model_id, "final", self.evaluation)
 
     def size(self) -> dict[str, Any]:
-        """Return parameters, training FLOPs per token (with the formula in words) and training tokens."""
+        """Return parameters, training FLOPs per token (with the formula in words), training tokens and steps."""
         flops = flops_per_token(self.architecture)
         return {
             "parameters": parameters(self.architecture)["total"],
             "flops_per_token": flops.training,
             "flops_formula": flops.formula,
             "tokens": sum(stage.pace(self.architecture.context).tokens for stage in self.training),
+            "steps": sum(stage.pace(self.architecture.context).steps for stage in self.training),
+            **({"teachers": [size_of(teacher) for teacher in self.teachers]} if self.teachers else {}),
         }
 
     def produces(self) -> tuple[str, ...]:
@@ -106,12 +144,42 @@ class Configuration(Variant):
         Raises:
             PlanError: saying which, and what to do.
         """
+        if self.teachers:
+            refuse_without_logits(["distillation"], self.architecture, f"{where}, stages.0")
+        for teacher in self.teachers:
+            refuse_unusable(teacher)
         for place, stage in enumerate(self.training):
             refuse_without_logits([term.name for term in stage.terms()], self.architecture, f"{where}, stages.{place}")
+            if stage.packs:
+                refuse_packing(self.architecture, f"{where}, stages.{place}")
+        if self.evaluation.samples is not None and self.architecture.embedding.reads_bytes:
+            raise PlanError(
+                "an arm cannot write samples of text",
+                where=f"{where}, evaluation.samples",
+                expected="an embedding with logits over the vocabulary",
+                got=f"embedding {self.architecture.embedding.kind}, whose targets are bytes",
+                fix="leave samples out, or compare arms with logits",
+            )
         for task in self.evaluation.tasks:
+            self._refuse_answers_trained_on(task, f"{where}, evaluation.tasks.{task.kind}.answers.held_out")
             for view in task.views:
                 self._refuse_beyond_reach(view, f"{where}, evaluation.tasks.{task.kind}.contexts")
                 self._refuse_missing_exit(view, f"{where}, evaluation.tasks.{task.kind}")
+
+    def _refuse_answers_trained_on(self, task: Task, where: str) -> None:
+        if not isinstance(task, HeldOutAnswers):
+            return
+        asked, source = task.answers.held_out, task.answers.source_hash()
+        tuned = [stage.answers for stage in self.training if isinstance(stage, FineTuning)]
+        least = min((one.held_out for one in tuned if one.source_hash() == source), default=1.0)
+        if asked > least:
+            raise PlanError(
+                "an arm would be asked about examples that it was fine-tuned on",
+                where=where,
+                expected=f"at most {least:g}, the share that its fine-tuning holds out",
+                got=f"{asked:g}",
+                fix="use the same answers in the stage and in the task",
+            )
 
     def _refuse_beyond_reach(self, view: View, where: str) -> None:
         architecture = self.architecture
@@ -144,11 +212,22 @@ class Configuration(Variant):
                 fix="leave confidences out, or compare arms with logits; exits work for both",
             )
 
+    def _pairing(self, baseline: Configuration) -> str:
+        if (self.pretraining.packing == "whole") != (baseline.pretraining.packing == "whole"):
+            return "text"
+        return "tokens" if self._reads() == baseline._reads() else "documents"
+
+    def _reads(self) -> tuple[Any, ...]:
+        """Return what decides which tokens are read at an offset: the data, and the examples of later stages."""
+        tuned = [stage for stage in self.training if isinstance(stage, FineTuning)]
+        return self.data, *((digest(stage.answers), stage.packing) for stage in tuned)
+
     def paired_with(self, baseline: Variant, same_seeds: bool) -> dict[str, Any]:
         """Say how far a run of this variant shares its noise with the baseline's run of the same block.
 
         `pairing` is "tokens" where both read the same text at the same token offset, "documents" where only the order
-        of documents is shared, "none" under other seeds. `coverage` is the share of parameters that start equal.
+        of documents is shared, "text" where not even that is, "none" under other seeds. `coverage` is the share of
+        parameters that start equal.
         """
         if not isinstance(baseline, Configuration):
             return {"pairing": "declared", "coverage": None}
@@ -157,7 +236,7 @@ class Configuration(Variant):
         shared = coverage(baseline.architecture, self.architecture)
         same_initialisation = self.architecture.initialisation == baseline.architecture.initialisation
         return {
-            "pairing": "tokens" if self.data == baseline.data else "documents",
+            "pairing": self._pairing(baseline),
             "coverage": {
                 "total": shared.total if same_initialisation else 0.0,
                 "without_embeddings": shared.without_embeddings if same_initialisation else 0.0,

@@ -31,6 +31,7 @@ EXTRAS = {  # extra: the modules it brings, and what it is for
     "eval": (("lm_eval", "transformers", "datasets"), "benchmarks of lm-evaluation-harness"),
     "scale": (("ray", "submitit", "psycopg"), "many machines"),
     "flash": (("flash_attn",), "attention by flash-attn"),
+    "lowbit": (("torchao",), "eight-bit optimizer states and matrix products"),
 }
 
 

@@ -16,18 +16,21 @@ from architectures.accounting import flops_per_token
 from architectures.architecture import Architecture
 from architectures.transformer import Batch
 from workbench.command import Command
-from workbench.evaluation.tasks import BitsPerByte, SwappedWords, View
+from workbench.data.corpora import fingerprint
+from workbench.data.prepared import known_facts
+from workbench.evaluation.tasks import BitsPerByte, HeldOutAnswers, SwappedWords, View
 from workbench.identity import digest
-from workbench.planning import Plan
+from workbench.planning import Plan, PlannedArm
 from workbench.records import Seeds, Status
 from workbench.seeds import generator
 from workbench.store import Store
 from workbench.training.feeding import Fed
-from workbench.training.loop import build, take_step
+from workbench.training.loop import build
 from workbench.training.numerics import settle
 from workbench.training.objective import Objective
 from workbench.training.optimizers import make_optimizer
 from workbench.training.recipe import Training
+from workbench.training.stepping import take_step
 
 STEPS = 4
 BYTES_PER_TOKEN = 3.0  # of a small vocabulary on English text
@@ -38,9 +41,11 @@ def seconds_per_cell(plan: Plan, store: Store) -> dict[str, float | None]:
     """Return the expected seconds of one cell of every arm; None for a command that has not run yet.
 
     What an arm's committed runs took is used where there are any; else `STEPS` training steps are timed. An arm whose
-    models an arm before it trains costs its evaluation only.
+    models an arm before it trains costs its evaluation only; teachers cost the first arm that learns from them. Of
+    several devices the share of one is timed, and what they tell each other is not counted.
     """
     timed: dict[str, float] = {}
+    paid: set[str] = set()
     trains = _trainers(plan)
     expected = _measured(plan, store)
     for arm in plan.arms:
@@ -58,8 +63,37 @@ def seconds_per_cell(plan: Plan, store: Store) -> dict[str, float | None]:
             seconds = timed[key] / (stage.batch * context)  # per token
             training += seconds * stage.pace(context).tokens if (arm.name, place) in trains else 0.0
         # a forward pass is about a third of a training step
-        expected[arm.name] = training + seconds / 3 * _evaluated_tokens(configuration)
+        devices = plan.numerics.devices if plan.numerics else 1
+        expected[arm.name] = training + devices * seconds / 3 * _evaluated_tokens(configuration)
+        expected[arm.name] += seconds / arm.size["flops_per_token"] * _teaching_flops(plan, arm, paid)
     return expected
+
+
+def _teaching_flops(plan: Plan, arm: PlannedArm, paid: set[str]) -> float:
+    """Return what teachers that are not `paid` for yet cost per cell of an arm; they then are."""
+    configuration: Any = arm.configuration
+    flops = 0.0
+    for teacher, size in zip(configuration.teachers, arm.size.get("teachers", ()), strict=True):
+        key = digest(teacher, configuration.data)
+        if key not in paid:
+            # windows overlap by half
+            flops += size["training_flops"] / len(plan.sweep.seeds) + 2 * size["flops_per_token"] * arm.size["tokens"]
+        paid.add(key)
+    return flops
+
+
+def epochs(plan: Plan, store: Store) -> dict[str, float]:
+    """Return how often every arm's pretraining reads its documents, for arms whose data are prepared already."""
+    found = {}
+    for arm in plan.arms:
+        configuration: Any = arm.configuration
+        if isinstance(configuration, Command):
+            continue
+        facts = known_facts(configuration.data, fingerprint(configuration.data.corpus), store.cache)
+        if facts is not None and facts.training_tokens:
+            tokens = configuration.pretraining.pace(configuration.architecture.context).tokens
+            found[arm.name] = tokens / facts.training_tokens
+    return found
 
 
 def _trainers(plan: Plan) -> set[tuple[str, int]]:
@@ -86,13 +120,15 @@ def _step_seconds(plan: Plan, configuration: Any, stage: Training) -> float:
     architecture = configuration.architecture
     spelling = [token.to_bytes(int(BYTES_PER_TOKEN), "big") for token in range(architecture.vocabulary)]
     model = build(architecture, Seeds.all(0), plan.numerics, spelling)
+    model.recompute = plan.numerics.recompute
     optimizer = make_optimizer(model, stage.optimizer)
-    shape = (stage.batch, architecture.context)
+    batch = -(-stage.batch // plan.numerics.devices)
+    shape = (batch, architecture.context)
     drawn = generator(0, "estimate").integers(0, architecture.vocabulary, shape, dtype=np.int64)
     tokens = torch.from_numpy(drawn).to(plan.numerics.device)
     fed = Fed(Batch(tokens, tokens, torch.ones(shape, device=plan.numerics.device)))
-    at_once = stage.microbatch or stage.batch
-    parts = [fed.part(first, min(at_once, stage.batch - first)) for first in range(0, stage.batch, at_once)]
+    at_once = stage.microbatch or batch
+    parts = [fed.part(first, min(at_once, batch - first)) for first in range(0, batch, at_once)]
     objective, seconds = Objective(model, stage.terms()), []
     for _ in range(1 + STEPS):
         began = time.perf_counter()
@@ -110,6 +146,8 @@ def _evaluated_tokens(configuration: Any) -> float:
             tokens += text * sum(_cost(view, task, configuration.architecture) for view in task.views)
         elif isinstance(task, SwappedWords):
             tokens += 2 * task.items * WORDS_PER_SENTENCE * TOKENS_PER_WORD
+        elif isinstance(task, HeldOutAnswers):
+            tokens += task.items * configuration.architecture.context  # at most
     return tokens
 
 

@@ -13,7 +13,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from workbench.records import Record, Status
 from workbench.running import Runner
 from workbench.store import Store
 from workbench.study import ATTEMPTS, Queue
+from workbench.together import process_command
 
 SPAWNS = 100  # workers one launch may start beyond one per cell; more, and something is wrong with the machine
 PATIENCE = 60.0  # seconds a worker has to write its checkpoint when asked to end
@@ -41,12 +41,12 @@ def cores() -> int:
 
 
 def default_workers(plan: Plan) -> int:
-    """One worker per GPU where the plan uses them; else as many as have cores of their own, eight at most."""
+    """As many as have GPUs of their own where the plan uses them; else cores of their own, eight at most."""
     if plan.numerics is not None and plan.numerics.device == "cuda":
         import torch
 
-        return max(1, torch.cuda.device_count())
-    threads = plan.numerics.threads if plan.numerics else 1
+        return max(1, torch.cuda.device_count() // plan.numerics.devices)
+    threads = plan.numerics.threads * plan.numerics.devices if plan.numerics else 1
     return max(1, min(cores() // threads, len(plan.trials), 8))
 
 
@@ -198,7 +198,7 @@ class Fleet:
         if self._plan.numerics is not None:
             environment["OMP_NUM_THREADS"] = str(self._plan.numerics.threads)
             if self._plan.numerics.device == "cuda":
-                environment["CUDA_VISIBLE_DEVICES"] = _visible_device(slot)
+                environment["CUDA_VISIBLE_DEVICES"] = _visible_devices(slot, self._plan.numerics.devices)
         with open(log, "wb") as sink:
             process = subprocess.Popen(
                 [*self._command, "--parent", str(os.getpid())],
@@ -220,14 +220,14 @@ class Fleet:
                 self._news.put({"worker": slot, **json.loads(line)})
 
 
-def _visible_device(slot: int) -> str:
+def _visible_devices(slot: int, count: int) -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else None
     if devices is None:
         import torch
 
         devices = [str(index) for index in range(max(1, torch.cuda.device_count()))]
-    return devices[slot % len(devices)]
+    return ",".join(devices[(slot * count + place) % len(devices)] for place in range(count))
 
 
 def _undone(trials: Sequence[Trial], store: Store) -> list[Trial]:
@@ -282,5 +282,4 @@ def _signals_raise() -> Iterator[None]:
 
 def worker_command(sweep: str, plan: Plan, store: Store, corpus: str | None) -> list[str]:
     """Return the arguments that start a worker of this plan with this interpreter."""
-    extra = ["--corpus", corpus] if corpus else []
-    return [sys.executable, "-m", "workbench", "work", sweep, "--plan", plan.hash, "--home", str(store.home), *extra]
+    return process_command("work", sweep, plan, store, corpus)

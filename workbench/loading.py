@@ -50,6 +50,14 @@ def load_sweep(name: str, corpus: str | None = None) -> Sweep:
             expected="letters, digits, '-', '_', '.'",
             got=sweep.name,
         )
+    if sweep.design == "single":
+        raise SweepError(
+            "a sweep compares arms",
+            where=path,
+            expected='design "fixed" or "sequential"',
+            got="single",
+            fix="train one run with: workbench train",
+        )
     changes: dict[str, Any] = (
         {"data__corpus": {"kind": "files", "path": str(Path(corpus).absolute())}} if corpus else {}
     )

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.differing import axis_path, check_compensation, compensated, covered, difference, refuse_idle_axis
 from workbench.errors import PlanError
-from workbench.identity import SCHEMA, digest, leaves, sources
+from workbench.identity import SCHEMA, digest, sources
 from workbench.records import Numerics, Seeds
 from workbench.statistics import EVERY_TASK, METHOD, SMALLEST_SEEDS, reference, seeds_needed
 from workbench.statistics import sequential as sequentially
@@ -20,7 +21,6 @@ from workbench.statistics.boundaries import Design
 from workbench.sweep import Arm, Metric, Sweep, Variant, seeds_of
 
 MISSING = "complete blocks; an arm with a diverged seed is neither better nor equivalent"
-EQUAL = 0.01  # how far a compensated quantity may stay from the baseline's, as a share of it
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Plan:
     def sequential(self) -> Design | None:
         """The sequential design, its margin in residual standard deviations of one run; None for a fixed plan."""
         sweep = self.sweep
-        if sweep.design == "fixed":
+        if sweep.design != "sequential":
             return None
         margin = sweep.metric.smallest_effect / sweep.noise if sweep.noise else None
         return Design(len(sweep.seeds), len(sweep.arms), sweep.alpha, margin, sweep.futility)
@@ -154,7 +154,7 @@ class Plan:
             "method": _method(sweep),
             "missing": MISSING,
             "noise": sweep.noise,
-            "detectable": self.detectable,
+            "detectable": None if sweep.design == "single" else self.detectable,
             "equivalent": self.equivalent,
             "numerics": self.numerics.model_dump() if self.numerics else None,
             "corpus": self.corpus,
@@ -194,7 +194,7 @@ def plan(sweep: Sweep, numerics: Numerics | None, fingerprint: Callable[[Variant
             lineage = arm.configuration.lineage(fingerprint(arm.configuration), seeds)
             score_id = arm.configuration.score_id(lineage[-1])
             trained = arm.configuration.trained_lineage(lineage)
-            keys = tuple(digest("model", model_id, numerics) for model_id in trained)
+            keys = tuple(model_key(model_id, numerics) for model_id in trained)
             run_id = digest("run", score_id, numerics)
             trials.append(Trial(len(trials), arm.name, seed, seeds, lineage[-1], score_id, keys, run_id, lineage))
     corpus = fingerprint(sweep.baseline) or None
@@ -212,7 +212,14 @@ def plan(sweep: Sweep, numerics: Numerics | None, fingerprint: Callable[[Variant
     return Plan(sweep, arms, tuple(trials), numerics, corpus, digest(SCHEMA, sweep.name, declared))
 
 
+def model_key(model_id: str, numerics: Numerics | None) -> str:
+    """Name the folder of a trained model: what it is, and how it was computed."""
+    return digest("model", model_id, numerics)
+
+
 def _method(sweep: Sweep) -> str:
+    if sweep.design == "single":
+        return "none: a single run is compared with nothing"
     if sweep.design == "fixed":
         return METHOD
     return sequentially.METHOD + (", stopping for futility" if sweep.futility else "")
@@ -247,27 +254,6 @@ def _refuse_unpaired(arms: tuple[PlannedArm, ...]) -> None:
         )
 
 
-def difference(baseline: Variant, other: Variant) -> tuple[dict[str, Any], ...]:
-    """List the resolved fields in which two variants differ: path, the baseline's value, the arm's.
-
-    A field that only one of them has stands as None on the other side; fields that go with a replaced kind are not
-    listed.
-    """
-    ours, theirs = leaves(baseline), leaves(other)
-    if type(baseline) is not type(other):
-        ours, theirs = {"trainer": type(baseline).__name__, **ours}, {"trainer": type(other).__name__, **theirs}
-    replaced = tuple(
-        path.removesuffix("kind") for path in ours if path.endswith(".kind") and theirs.get(path) != ours[path]
-    )
-    gone = {path for path in ours if path not in theirs and path.startswith(replaced)} if replaced else set()
-    paths = [*(path for path in ours if path not in gone), *(path for path in theirs if path not in ours)]
-    return tuple(
-        {"path": path, "baseline": ours.get(path), "arm": theirs.get(path)}
-        for path in paths
-        if ours.get(path) != theirs.get(path) or (path in ours) != (path in theirs)
-    )
-
-
 def _baseline(sweep: Sweep) -> PlannedArm:
     paired = sweep.baseline.paired_with(sweep.baseline, same_seeds=True)  # with itself
     return PlannedArm(
@@ -300,13 +286,13 @@ def _planned(sweep: Sweep, arm: Arm) -> PlannedArm:
                 expected="seed_offset large enough that no seed is used twice",
                 got=f"seeds {shared} twice",
             )
-        covered: set[str] = set()
+        accounted: set[str] = set()
     else:
-        axis = tuple(_path(arm, name) for name in arm.axis)
-        covered = _covered(axis, found)
-        _refuse_idle_axis(arm, axis, covered, found)
-    compensated = _compensated(arm, found)
-    undeclared = [entry for entry in found if entry["path"] not in covered | compensated]
+        axis = tuple(axis_path(arm, name) for name in arm.axis)
+        accounted = covered(axis, found)
+        refuse_idle_axis(arm, axis, accounted, found)
+    accounted |= compensated(arm, found)
+    undeclared = [entry for entry in found if entry["path"] not in accounted]
     if undeclared or (arm.seed_offset and axis != ("seeds",)):
         shown = [f"{entry['path']}: {entry['baseline']} → {entry['arm']}" for entry in undeclared]
         shown += [f"seeds: shifted by {arm.seed_offset}"] if axis != ("seeds",) and arm.seed_offset else []
@@ -321,63 +307,13 @@ def _planned(sweep: Sweep, arm: Arm) -> PlannedArm:
         )
     size = arm.configuration.size()
     if arm.compensation:
-        _check_compensation(sweep, arm, size)
+        check_compensation(sweep, arm, size)
     shown_difference = found or ({"path": "seeds", "baseline": "0", "arm": f"+{arm.seed_offset}"},)
     paired = arm.configuration.paired_with(sweep.baseline, same_seeds=arm.seed_offset == 0)
     compensation = arm.compensation.path if arm.compensation else None
     return PlannedArm(
         arm.name, arm.configuration, axis, compensation, shown_difference, size, paired["pairing"], paired["coverage"]
     )
-
-
-def _path(arm: Arm, name: str) -> str:
-    return name if name == "trainer" else arm.configuration.path_of(name)
-
-
-def _covered(axis: tuple[str, ...], found: tuple[dict[str, Any], ...]) -> set[str]:
-    """Paths a declared axis accounts for: itself, all below it, and fields that come or go with a declared kind."""
-    covered = {entry["path"] for entry in found for path in axis if (entry["path"] + ".").startswith(path + ".")}
-    if "trainer" in axis:
-        return {entry["path"] for entry in found}
-    owners = {path.removesuffix("kind") for path in axis if path.endswith(".kind")}
-    come_or_go = {
-        entry["path"]
-        for entry in found
-        for owner in owners
-        if entry["path"].startswith(owner) and None in (entry["baseline"], entry["arm"])
-    }
-    return covered | come_or_go
-
-
-def _refuse_idle_axis(arm: Arm, axis: tuple[str, ...], covered: set[str], found: tuple[dict[str, Any], ...]) -> None:
-    idle = [path for path in axis if path != "trainer" and not _covered((path,), found)]
-    if idle or not covered:
-        raise PlanError(
-            "an arm does not differ where it says it does",
-            where=f"arm '{arm.name}'",
-            expected="a difference in " + ", ".join(idle or axis),
-            got="the same value as the baseline",
-        )
-
-
-def _compensated(arm: Arm, found: tuple[dict[str, Any], ...]) -> set[str]:
-    if arm.compensation is None:
-        return set()
-    path = arm.configuration.path_of(arm.compensation.path)
-    return {entry["path"] for entry in found if (entry["path"] + ".").startswith(path + ".")}
-
-
-def _check_compensation(sweep: Sweep, arm: Arm, size: dict[str, Any]) -> None:
-    assert arm.compensation is not None  # noqa: S101
-    key = {"parameters": "parameters", "flops": "flops_per_token"}[arm.compensation.holds]
-    ours, theirs = sweep.baseline.size()[key], size[key]
-    if not ours or not theirs or abs(theirs / ours - 1) > EQUAL:
-        raise PlanError(
-            f"a compensation does not hold {arm.compensation.holds} equal",
-            where=f"arm '{arm.name}', compensation {arm.compensation.path}",
-            expected=f"{ours} within {EQUAL:.0%}",
-            got=theirs,
-        )
 
 
 def _metric(metric: Metric) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from workbench.errors import DataError, NotFinite
-from workbench.identity import SCHEMA, Spec
+from workbench.identity import SCHEMA, Spec, added, setting
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 SCORES = pa.schema(
@@ -64,17 +64,41 @@ class Seeds(Spec):
 
 
 class Numerics(Spec):
-    """How the arithmetic is done: resolved once per plan, part of a run's key, never mixed within a contrast."""
+    """How the arithmetic is done: resolved once per plan, part of a run's key, never mixed within a contrast.
 
-    execution: Literal["loop"] = "loop"
+    Attributes:
+        execution: How the seeds of an arm share a device: one after the other ("loop"), or as one stack of models.
+        attention: Backend.
+        precision: Of forward passes.
+        device: Kind of.
+        threads: Of each process.
+        devices: That train one run together, each in a process of its own.
+        sharded: Whether each of them keeps a share of every tensor (FSDP2), or the whole model (DDP).
+        compiled: Whether training runs through torch.compile.
+        recompute: Whether a block's activations are computed again in the backward pass, which changes no bit.
+        matmul: What linear layers multiply in training: "same" is what `precision` says; see `training.lowbit`.
+    """
+
+    execution: Literal["loop", "stacked"] = "loop"
     attention: str
     precision: Literal["float32", "bfloat16"]
     device: Literal["cpu", "cuda"]
     threads: int
+    devices: int = added(1, ge=1)
+    sharded: bool = added(False)
+    compiled: bool = added(False)
+    recompute: bool = setting(False, effect="efficiency")
+    matmul: Literal["same", "fp8", "int8"] = added("same")
 
 
 class Costs(Spec):
-    """What a run cost. Seconds of wall clock; memory is the peak resident set (CPU) or peak allocation (GPU)."""
+    """What a run cost. Seconds of wall clock; memory is the peak resident set (CPU) or peak allocation (GPU).
+
+    `tokens` are those that led to the model. Those of steps that a rollback took back are `lost_tokens`; they count in
+    FLOPs and tokens per second. Where several seeds were trained `together`, as one stack, the seconds of each are its
+    share, and memory is that of the stack. `mfu_exact` is the share of the device's dense bfloat16 peak that training
+    used, FLOPs counted exactly (`architectures.accounting.FORMULA`); 0 where the peak is not known, as on every CPU.
+    """
 
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -82,7 +106,11 @@ class Costs(Spec):
     tokens: int = 0
     flops: float = 0.0
     tokens_per_second: float = 0.0
+    mfu_exact: float = 0.0
     peak_memory_bytes: int = 0
+    rollbacks: int = 0
+    lost_tokens: int = 0
+    together: int = 1
 
 
 class Record(Spec):
@@ -90,6 +118,8 @@ class Record(Spec):
 
     `run_id` hashes (score_id, numerics) and names the run folder. `plan`, `arm` and `seed` say for whom it was first
     made; the same run may answer another plan, which finds it by `run_id`. `spec` is the resolved configuration.
+    `lineage` has an entry per stage, with its rollbacks where there were any. After `paired_tokens` of training such a
+    run reads other text than its seeds say and is no longer paired with its baseline (None: it is, to the end).
     """
 
     schema_version: int = SCHEMA
@@ -107,6 +137,7 @@ class Record(Spec):
     reason: str | None = None
     spec: dict[str, Any]
     lineage: list[dict[str, Any]] = Field(default_factory=list)
+    paired_tokens: int | None = None
     costs: Costs = Costs()
     provenance: dict[str, Any] = Field(default_factory=dict)
     scores_sha256: str | None = None
@@ -149,12 +180,17 @@ def joined(curves: list[pa.Table]) -> pa.Table:
 def total_costs(stages: list[Costs], flops_per_token: float) -> Costs:
     """Return what training in stages cost in all, given the training FLOPs per token."""
     seconds, tokens = sum(one.training_seconds for one in stages), sum(one.tokens for one in stages)
+    lost = sum(one.lost_tokens for one in stages)
     return Costs(
         training_seconds=seconds,
         tokens=tokens,
-        tokens_per_second=tokens / max(seconds, 1e-9),
-        flops=tokens * flops_per_token,
+        tokens_per_second=(tokens + lost) / max(seconds, 1e-9),
+        flops=(tokens + lost) * flops_per_token,
+        mfu_exact=sum(one.mfu_exact * one.training_seconds for one in stages) / max(seconds, 1e-9),
         peak_memory_bytes=max(one.peak_memory_bytes for one in stages),
+        rollbacks=sum(one.rollbacks for one in stages),
+        lost_tokens=lost,
+        together=max(one.together for one in stages),
     )
 
 

@@ -38,13 +38,15 @@ class Results:
         return [plan for plan in elsewhere if plan["hash"] not in hashes] + here
 
     def plan(self, name: str | None) -> dict[str, Any]:
-        """Return the newest plan of a sweep, or the one whose hash begins so; the newest of all for None.
+        """Return the newest plan of a sweep, or the one whose hash begins so; for None the newest that compares arms.
 
         Raises:
             PlanError: if there is none.
         """
         plans = self.plans()
-        fitting = [plan for plan in plans if name is None or plan["sweep"] == name or plan["hash"].startswith(name)]
+        fitting = [plan for plan in plans if name and (plan["sweep"] == name or plan["hash"].startswith(name))]
+        if name is None:
+            fitting = [plan for plan in plans if plan.get("design") != "single"]
         if fitting:
             return fitting[-1]
         raise PlanError(
@@ -74,6 +76,12 @@ class Results:
         if self._tracking and not self.store.holds(record):
             return self._tracking.curve(plan, record)
         return self.store.curve(record)
+
+    def samples(self, plan: dict[str, Any], record: Record) -> list[dict[str, Any]]:
+        """Return the texts that the model of a record wrote; none where its evaluation asks for none."""
+        if self._tracking and not self.store.holds(record):
+            return self._tracking.samples(plan, record)
+        return self.store.samples(record)
 
     def _open(self) -> Tracking | None:
         try:

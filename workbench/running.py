@@ -6,30 +6,27 @@ with the runtime folder itself leave a cell without one. Neither Optuna nor MLfl
 
 from __future__ import annotations
 
-import csv
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from workbench.command import Command
-from workbench.errors import DataError, NotFinite, WorkbenchError
+from workbench.commanding import Ended, run_command
+from workbench.errors import NotFinite, WorkbenchError
 from workbench.identity import digest, sources
 from workbench.planning import Plan, Trial
 from workbench.provenance import provenance
-from workbench.records import Costs, Record, Status, empty_scores, joined, scores_table, total_costs
+from workbench.records import Costs, Record, Status, empty_scores, joined, total_costs
+from workbench.stacking import stacked
 from workbench.store import Store
+from workbench.teaching import Teaching
 
-Ended = tuple[Status, str | None, pa.Table, pa.Table | None, Costs]
 WAIT = 0.1  # seconds between two looks whether another worker has trained a model that two arms share
-SHOWN = 15  # last lines of a failed command's output that are kept in the record
 
 
 class Stopped(Exception):
@@ -45,6 +42,7 @@ class Runner:
         watch: Called with (step, steps, loss, tokens per second) while a model trains.
         stop: Asked after every step.
         say: Called with a sentence when data are being prepared.
+        parallel: The devices that train every run together, where this process is one of several.
     """
 
     def __init__(
@@ -55,9 +53,11 @@ class Runner:
         watch: Callable[[int, int, float, float], None] = lambda *news: None,
         stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda text: None,
+        parallel: Any = None,
     ) -> None:
         self.plan, self.store = plan, store
-        self._watch, self._stop, self._say = watch, stop, say
+        self._watch, self._stop, self._say, self._parallel = watch, stop, say, parallel
+        self._teaching = Teaching(plan, store, self._data, self._train, self._report)
         self._prepared: dict[str, Any] = {}
         self._checked: set[str] = set()
 
@@ -76,10 +76,43 @@ class Runner:
         costs = costs.model_copy(update={"total_seconds": time.perf_counter() - began})
         return self.store.commit(self._record(trial, status, reason, costs), scores, curve)
 
-    def prepare(self) -> list[Any]:
-        """Build every corpus cache the plan needs, check that it suffices, and return facts about each."""
+    def follow(self, trial: Trial) -> None:
+        """Train a cell together with the device that leads, which scores and records it.
+
+        Raises:
+            Stopped: if `stop` said so, here or on another device.
+        """
+        from workbench.training.numerics import settle
+
+        configuration: Any = self.plan.arm(trial.arm).configuration
+        assert self.plan.numerics is not None  # noqa: S101 - a plan with a configuration has numerics
+        settle(self.plan.numerics)
+        self._train(trial, configuration, self._data(configuration))
+
+    def prepare_for(self, trial: Trial) -> None:
+        """Build what the devices that train a cell together need beforehand: the corpus cache, teachers' answers."""
+        from workbench.training.numerics import settle
+
+        configuration: Any = self.plan.arm(trial.arm).configuration
+        assert self.plan.numerics is not None  # noqa: S101 - a plan with a configuration has numerics
+        prepared = self._data(configuration)
+        if configuration.teachers:
+            settle(self.plan.numerics)
+            self._job(trial, configuration, prepared, 0)
+
+    def prepare(self, *, teachers: bool = False) -> list[Any]:
+        """Build every corpus cache the plan needs, check that it suffices, and return facts about each.
+
+        Args:
+            teachers: Also train the teachers of distilled arms and ask them about all that any run will read; without
+                this the first run that needs a teacher does.
+        """
         trained: list[Any] = [arm.configuration for arm in self.plan.arms if not isinstance(arm.configuration, Command)]
         facts = {digest(configuration.data): self._data(configuration).facts for configuration in trained}
+        if teachers:
+            for arm in self.plan.arms:
+                if not isinstance(arm.configuration, Command):
+                    self._teaching.ask(arm.name, arm.configuration)
         return list(facts.values())
 
     def fail(self, trial: Trial, reason: str) -> Record:
@@ -91,23 +124,28 @@ class Runner:
         configuration = self.plan.arm(trial.arm).configuration
         try:
             if isinstance(configuration, Command):
-                return self._run_command(trial, configuration)
+                folder, metric = self.store.run_folder(trial.run_id), self.plan.sweep.metric.name
+                ended = run_command(configuration, trial.seeds, folder, trial.score_id, metric, self._stop)
+                if ended is None:
+                    raise Stopped
+                return ended
             return self._train_and_score(trial, configuration)
         except NotFinite as error:  # trained to the end, and answers nothing: an outcome of the arm
             return Status.DIVERGED, str(error), empty_scores(), None, Costs()
         except (Stopped, WorkbenchError):
             raise
         except Exception as error:  # what a model or a library throws ends this cell, not the sweep
-            last = traceback.extract_tb(error.__traceback__)[-1]
+            if self._parallel is not None:  # which device failed first, only who started them knows
+                raise
             folder = self.store.run_folder(trial.run_id)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "error.txt").write_text(traceback.format_exc())
-            reason = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
-            return Status.FAILED, reason, empty_scores(), None, Costs()
+            return Status.FAILED, told(error), empty_scores(), None, Costs()
 
     def _record(self, trial: Trial, status: Status, reason: str | None, costs: Costs) -> Record:
         configuration = self.plan.arm(trial.arm).configuration
         command, own = isinstance(configuration, Command), sources(configuration)
+        lineage, paired = self._lineage(trial)
         return Record(
             source="command" if command else "workbench",
             run_id=trial.run_id,
@@ -122,10 +160,27 @@ class Runner:
             status=status,
             reason=reason,
             spec=configuration.model_dump(mode="json"),
-            lineage=[{"stage": stage, "model_id": model_id} for stage, model_id in enumerate(trial.lineage)],
+            lineage=lineage,
+            paired_tokens=paired,
             costs=costs,
             provenance={**provenance(), **({"sources": own} if own else {})},
         )
+
+    def _lineage(self, trial: Trial) -> tuple[list[dict[str, Any]], int | None]:
+        """Return the model after every stage, with where it went back, and after how many tokens pairing ended."""
+        lineage: list[dict[str, Any]] = [
+            {"stage": stage, "model_id": model_id} for stage, model_id in enumerate(trial.lineage)
+        ]
+        configuration: Any = self.plan.arm(trial.arm).configuration
+        before, paired = 0, None
+        if isinstance(configuration, Command):
+            return lineage, None
+        for entry, key, stage in zip(lineage, trial.model_keys, configuration.training, strict=False):
+            if rollbacks := self.store.rollbacks(key):
+                entry["rollbacks"] = rollbacks
+                paired = before + rollbacks[0]["tokens"] if paired is None else paired
+            before += stage.pace(configuration.architecture.context).tokens
+        return lineage, paired
 
     def _data(self, configuration: Any) -> Any:
         from workbench.data.prepared import check, prepare
@@ -136,8 +191,11 @@ class Runner:
             self._prepared[key] = prepare(configuration.data, self.store.cache, self._say)
         prepared, context = self._prepared[key], configuration.architecture.context
         check(prepared, context)
-        if (checked := digest(configuration.data, configuration.evaluation, context)) not in self._checked:
+        stages = configuration.training
+        if (checked := digest(configuration.data, configuration.evaluation, stages, context)) not in self._checked:
             draw_items(prepared, configuration.evaluation, context)  # refuses a task the corpus has no items for
+            for read in filter(None, (stage.check(prepared, context) for stage in stages)):
+                self._say(read)
             self._checked.add(checked)
         return prepared
 
@@ -148,13 +206,19 @@ class Runner:
         Raises:
             Stopped: if `stop` said so meanwhile.
         """
-        while not self._stop():
-            with self.store.lock(f"model-{model_key}") as mine:
-                if mine:
+        parallel = self._devices()
+        while not any(parallel.most(self._stop())):
+            with self.store.lock(f"model-{model_key}") if parallel.leads else nullcontext(False) as mine:
+                if any(parallel.most(mine)):
                     yield
                     return
             time.sleep(WAIT)
         raise Stopped
+
+    def _devices(self) -> Any:
+        from workbench.training.stepping import ALONE
+
+        return self._parallel or ALONE
 
     def _train_and_score(self, trial: Trial, configuration: Any) -> Ended:
         from workbench.evaluation.evaluate import evaluate
@@ -178,8 +242,28 @@ class Runner:
             device=self.plan.numerics.device,
             autocast=autocast(self.plan.numerics),
         )
+        self._write_samples(trial, configuration, trained.model, prepared)
         costs = costs.model_copy(update={"evaluation_seconds": time.perf_counter() - began})
         return Status.FINISHED, None, scores, curve, costs
+
+    def _write_samples(self, trial: Trial, configuration: Any, model: Any, prepared: Any) -> None:
+        from workbench.evaluation.generation import generate
+        from workbench.training.numerics import autocast
+
+        asked, numerics = configuration.evaluation.samples, self.plan.numerics
+        if asked is None or numerics is None:
+            return
+        texts = generate(
+            model,
+            prepared.tokenizer,
+            asked.prompts,
+            context=configuration.architecture.context,
+            drawing=asked,
+            device=numerics.device,
+            autocast=autocast(numerics),
+        )
+        samples = [{"prompt": prompt, "text": text} for prompt, text in zip(asked.prompts, texts, strict=True)]
+        self.store.keep_samples(trial.run_id, samples)
 
     def _train(self, trial: Trial, configuration: Any, prepared: Any) -> tuple[Any, Costs, pa.Table]:
         """Train stage after stage; return the last that was trained, the costs of all, and one curve over them.
@@ -193,12 +277,18 @@ class Runner:
         ended: list[Any] = []
         for place, key in enumerate(trial.model_keys):
             try:
-                with self._alone(key):
+                with ExitStack() as held:
+                    together = stacked(self.plan, self.store, trial, place)
+                    # in one order for all workers, so that no two wait for each other
+                    for one in sorted({key, *(cell.model_keys[place] for cell in together)}):
+                        held.enter_context(self._alone(one))
+                    self._train_together(together, configuration, prepared, place)
                     ended.append(
                         train(
                             self._job(trial, configuration, prepared, place),
                             watch=lambda news: self._watch(news.step, news.steps, news.loss, news.tokens_per_second),
                             stop=self._stop,
+                            parallel=self._devices(),
                         )
                     )
             except Interrupted:
@@ -207,93 +297,56 @@ class Runner:
                 break
         return ended[-1], total_costs([one.costs for one in ended], flops), joined([one.curve for one in ended])
 
+    def _train_together(self, cells: list[Trial], configuration: Any, prepared: Any, place: int) -> None:
+        """Train the models of several seeds in one stack; each is then loaded by its cell."""
+        if not cells:
+            return
+        from workbench.training.cohort import train_together
+
+        train_together(
+            [self._job(cell, configuration, prepared, place) for cell in cells],
+            watch=lambda news: self._watch(news.step, news.steps, news.loss, news.tokens_per_second),
+            stop=self._stop,
+            say=self._say,
+        )
+
     def _job(self, trial: Trial, configuration: Any, prepared: Any, place: int) -> Any:
         """Describe the training of one stage."""
         from workbench.training.loop import Job
 
         assert self.plan.numerics is not None  # noqa: S101 - a plan with a configuration has numerics
         stage, architecture = configuration.training[place], configuration.architecture
+        feed = stage.feed(prepared, trial.seeds, architecture.context)
+        terms = self._teaching.terms(configuration, place)
+        folder = self.store.model_folder(trial.model_keys[place])
+        if not (folder / "final.json").exists():
+            for term in terms:
+                term.gather([(feed, stage.pace(architecture.context))])
         return Job(
             architecture,
             stage,
-            stage.feed(prepared, trial.seeds, architecture.context),
+            feed,
             trial.seeds,
             self.plan.numerics,
-            self.store.model_folder(trial.model_keys[place]),
+            folder,
             spelling=prepared.tokenizer.spelling if architecture.embedding.reads_bytes else None,
             parent=self.store.model_folder(trial.model_keys[place - 1]) if place else None,
+            terms=terms,
             data=prepared.key,
         )
 
-    def _run_command(self, trial: Trial, command: Command) -> Ended:
-        out = self.store.run_folder(trial.run_id) / "out"
-        out.mkdir(parents=True, exist_ok=True)
-        for stale in out.glob("scores.*"):
-            stale.unlink()
-        arguments = command.arguments(trial.seeds.initialisation, out)
-        log = out.parent / "command.log"
-        began = time.perf_counter()
-        try:
-            with open(log, "wb") as sink:
-                process = subprocess.Popen(arguments, cwd=command.folder, stdout=sink, stderr=subprocess.STDOUT)
-                while process.poll() is None:
-                    if self._stop():
-                        process.terminate()
-                        process.wait()
-                        raise Stopped
-                    time.sleep(0.05)
-        except OSError as error:
-            return Status.FAILED, f"the command cannot be started: {error}", empty_scores(), None, Costs()
-        costs = Costs(training_seconds=time.perf_counter() - began)
-        if process.returncode != 0:
-            lines = log.read_text(errors="replace").strip().splitlines()[-SHOWN:]
-            reason = f"the command ended with exit code {process.returncode}: " + "\n".join(lines)
-            return Status.FAILED, reason, empty_scores(), None, costs
-        try:
-            scores = command_scores(out, trial.score_id, self.plan.sweep.metric.name)
-        except NotFinite:
-            raise
-        except DataError as error:
-            return Status.FAILED, str(error), empty_scores(), None, costs
-        return Status.FINISHED, None, scores, None, costs
+    def _report(self, text: str) -> None:
+        """Tell what is being done before a run can begin, unless it is to stop.
+
+        Raises:
+            Stopped: if `stop` said so.
+        """
+        if self._stop():
+            raise Stopped
+        self._say(text)
 
 
-def command_scores(out: Path, score_id: str, metric: str) -> pa.Table:
-    """Read the scores a command left: `scores.parquet` or `scores.csv` with a column `value`.
-
-    Columns `metric`, `task`, `item`, `cluster`, `view` and `weight` are used where present; without `metric` the
-    values are the sweep's primary metric, without `item` the rows are items in their order.
-
-    Raises:
-        NotFinite: if a value is not finite, which is how a diverged run shows.
-        DataError: if there is no such file, no column `value`, or a value that is no number.
-    """
-    found = [path for path in (out / "scores.parquet", out / "scores.csv") if path.exists()]
-    if not found:
-        raise DataError(
-            "the command left no scores", where=out, expected="scores.csv or scores.parquet", got="neither of them"
-        )
-    try:
-        table = pq.read_table(found[0]) if found[0].suffix == ".parquet" else _read_csv(found[0])
-        columns = {name: table[name].to_pylist() for name in table.column_names}
-        values = [float(value) for value in columns["value"]]
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise DataError(
-            "the command's scores cannot be read", where=found[0], expected="a column 'value' of numbers", got=error
-        ) from None
-    if not values:
-        raise DataError("the command's scores are empty", where=found[0], expected="at least one row", got="none")
-    count = len(values)
-    given = {name: columns[name] for name in ("task", "view", "metric", "cluster", "weight") if name in columns}
-    defaults: dict[str, list[Any]] = {
-        "task": ["command"] * count,
-        "view": ["final"] * count,
-        "metric": [metric] * count,
-        "item": [str(item) for item in columns.get("item", range(count))],
-    }
-    return scores_table(score_id, {**defaults, **given, "value": values})
-
-
-def _read_csv(path: Path) -> pa.Table:
-    # by default "nan" would be read as missing, and a diverged run as a malformed one
-    return pacsv.read_csv(path, convert_options=pacsv.ConvertOptions(null_values=[""]))
+def told(error: Exception) -> str:
+    """Return what was thrown, and where, in one line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"

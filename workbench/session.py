@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.command import Command
-from workbench.errors import StoreError
+from workbench.errors import PlanError, StoreError
 from workbench.loading import load_sweep
 from workbench.planning import Plan, Trial, plan
 from workbench.records import Numerics, Record
@@ -35,14 +35,45 @@ class Session:
         return [(trial, self.store.record(trial.run_id)) for trial in self.plan.trials]
 
 
-def open_session(sweep: str, home: Path, corpus: str | None = None) -> Session:
+def open_session(
+    sweep: str,
+    home: Path,
+    corpus: str | None = None,
+    *,
+    devices: int | None = None,
+    sharded: bool = False,
+    execution: str | None = None,
+) -> Session:
     """Load and plan a sweep. Nothing is written.
+
+    Args:
+        sweep: As the user typed it.
+        home: The runtime folder.
+        corpus: In place of the sweep's.
+        devices: That train each run together, in place of what the sweep says.
+        sharded: Whether each of them keeps a share of the model; a sweep that says so needs no telling.
+        execution: "loop" or "stacked", in place of what the sweep says.
 
     Raises:
         SweepError, PlanError, DataError: whatever is wrong with what the user declared.
     """
     loaded = load_sweep(sweep, corpus)
-    return Session(sweep, corpus, plan(loaded, _numerics(loaded), _fingerprints()), Store(home))
+    told = {
+        "devices": devices or loaded.numerics.devices,
+        "sharded": sharded or loaded.numerics.sharded,
+        "execution": execution or loaded.numerics.execution,
+    }
+    loaded = loaded.model_copy(update={"numerics": loaded.numerics.model_copy(update=told)})
+    return session_of(loaded, home, sweep, corpus)
+
+
+def session_of(sweep: Sweep, home: Path, told: str | None = None, corpus: str | None = None) -> Session:
+    """Plan a sweep that is loaded or made up already, `told` being what the user typed for it. Nothing is written.
+
+    Raises:
+        PlanError, DataError: whatever is wrong with what the user declared.
+    """
+    return Session(told or sweep.name, corpus, plan(sweep, _numerics(sweep), _fingerprints()), Store(home))
 
 
 class Frontier:
@@ -69,7 +100,7 @@ class Frontier:
         Raises:
             StatisticsError: if the runs cannot be judged, as when none reports the metric.
         """
-        if self._plan.sweep.design == "fixed":
+        if self._plan.sweep.design != "sequential":
             return self._plan.trials
         if (seen := [self._changed(trial) for trial in self._plan.trials]) != self._seen:
             self._seen, self._asked = seen, self._ask()
@@ -126,6 +157,8 @@ def merge(store: Store, others: Iterable[Path]) -> int:
             record = theirs.record(path.parent.name)
             if record is None or store.holds(record):
                 continue
+            if samples := theirs.samples(record):
+                store.keep_samples(record.run_id, samples)
             store.commit(record, theirs.scores(record), theirs.curve(record))
             new += 1
     return new
@@ -168,11 +201,42 @@ def _numerics(sweep: Sweep) -> Numerics | None:
     trained: list[Any] = [variant for variant in variants if not isinstance(variant, Command)]
     if not trained:
         return None
+    from workbench.training.execution import executing
+    from workbench.training.lowbit import refuse_unsupported
     from workbench.training.numerics import resolve
 
     wanted = sweep.numerics
     architectures = [configuration.architecture for configuration in trained]
-    return resolve(wanted.device, wanted.precision, wanted.attention, wanted.threads, architectures)
+    packed = any(stage.packs for configuration in trained for stage in configuration.training)
+    known = resolve(wanted.device, wanted.precision, wanted.attention, wanted.threads, architectures, packed=packed)
+    if wanted.execution == "stacked":
+        _refuse_unstacked(sweep)
+    known = known.model_copy(update={"execution": wanted.execution, "matmul": wanted.matmul})
+    refuse_unsupported(trained, known.model_copy(update={"sharded": wanted.sharded}))
+    return executing(
+        known,
+        architectures,
+        devices=wanted.devices,
+        sharded=wanted.sharded,
+        compiled=wanted.compiled,
+        recompute=wanted.recompute,
+    )
+
+
+def _refuse_unstacked(sweep: Sweep) -> None:
+    from workbench.training.cohort import refuse_unstacked
+
+    if sweep.design == "sequential":
+        raise PlanError(
+            "a sequential design asks for one seed after the other",
+            where="numerics.execution (--execution)",
+            expected='loop, or design="fixed"',
+            got="stacked",
+        )
+    named = {sweep.baseline_name: sweep.baseline, **{arm.name: arm.configuration for arm in sweep.arms}}
+    trained: dict[str, Any] = {name: one for name, one in named.items() if not isinstance(one, Command)}
+    for name, configuration in trained.items():
+        refuse_unstacked(configuration.architecture, configuration.training, f"arm '{name}'")
 
 
 def _fingerprints() -> Callable[[Variant], str]:

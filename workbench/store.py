@@ -82,6 +82,14 @@ class Store:
                 return
             yield True
 
+    def rollbacks(self, model_key: str) -> list[dict[str, Any]]:
+        """Return where the training of a model went back, as `final.json` says; nothing where it has not ended."""
+        try:
+            summary = json.loads((self.model_folder(model_key) / "final.json").read_text())
+        except FileNotFoundError:
+            return []
+        return list(summary.get("rollbacks", []))
+
     # --- runs
 
     def commit(self, record: Record, scores: pa.Table, curve: pa.Table | None = None) -> Record:
@@ -152,6 +160,17 @@ class Store:
         path = self.run_folder(record.run_id) / "curve.parquet"
         return pq.read_table(path) if path.exists() else None
 
+    def keep_samples(self, run_id: str, samples: list[dict[str, Any]]) -> None:
+        """Write the texts of a run's model into its folder; to be called before the run is committed."""
+        folder = self.run_folder(run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        write_durably(folder / "samples.jsonl", lines.encode())
+
+    def samples(self, record: Record) -> list[dict[str, Any]]:
+        """Return the texts that a run's model wrote; none where the evaluation asks for none."""
+        return read_samples(self.run_folder(record.run_id) / "samples.jsonl")
+
     # --- plans
 
     def save_plan(self, name: str, document: dict[str, Any]) -> Path:
@@ -196,6 +215,20 @@ def read_scores(path: Path, sha256: str | None) -> pa.Table:
     if actual != sha256:
         raise StoreError("scores are not those of the record", where=path, expected=sha256, got=actual)
     return pq.read_table(pa.BufferReader(content))
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """Read the texts of a run's model; none where there is no such file.
+
+    Raises:
+        StoreError: if the file is damaged.
+    """
+    try:
+        return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise StoreError("the texts of a run are damaged", where=path, got=error) from None
 
 
 def _parquet(table: pa.Table) -> bytes:

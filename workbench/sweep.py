@@ -85,7 +85,7 @@ class Variant(Spec, ABC):
 
     @abstractmethod
     def size(self) -> dict[str, Any]:
-        """Return `parameters`, `flops_per_token`, `flops_formula` and `tokens`, each None where unknown."""
+        """Return `parameters`, `flops_per_token`, `flops_formula`, `tokens` and `steps`, each None where unknown."""
 
     @abstractmethod
     def paired_with(self, baseline: Variant, same_seeds: bool) -> dict[str, Any]:
@@ -175,12 +175,34 @@ class Arm(Spec):
 
 
 class NumericsRequest(Spec):
-    """How arithmetic should be done on the target device; "auto" is resolved once per plan to what all arms support."""
+    """How arithmetic should be done on the target device; "auto" is resolved once per plan to what all arms support.
+
+    Attributes:
+        device: Kind of.
+        precision: Of forward passes.
+        attention: A backend.
+        threads: Of each process.
+        execution: How the seeds of an arm share a device: one after the other ("loop"), or as one stack of models, for
+            a device that one of them leaves idle ("stacked"); as `run --execution` says.
+        devices: That train each run together, each with its share of every batch; as `run --devices` says.
+        sharded: Whether each of them keeps a share of weights and optimizer (FSDP2), not all of it (DDP).
+        compiled: Whether training runs through torch.compile, which rounds otherwise.
+        recompute: Whether a block's activations are computed again in the backward pass, to save their memory
+            (activation checkpointing, arXiv:1604.06174); the result is the same, bit for bit.
+        matmul: What linear layers multiply in training: "same" is what `precision` says, "fp8" and "int8" are eight
+            bits, through torchao (extra `lowbit`).
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     attention: str = "auto"
     threads: int = Field(default=1, ge=1)
+    execution: Literal["loop", "stacked"] = "loop"
+    devices: int = Field(default=1, ge=1)
+    sharded: bool = False
+    compiled: bool = False
+    recompute: bool = False
+    matmul: Literal["same", "fp8", "int8"] = "same"
 
 
 class Sweep(Spec):
@@ -200,6 +222,7 @@ class Sweep(Spec):
             it with its upper bound; take the bound. Lets the plan say in the metric's unit what it can detect.
         design: "fixed" runs every seed and judges once. "sequential" judges after every seed from the fourth on, at the
             same error over all looks together, and runs no further seed of a decided arm; `seeds` are then the most.
+            "single" is one run of the baseline that is compared with nothing: what `workbench train` does.
         futility: In a sequential design, also stop arms that all seeds will hardly decide.
     """
 
@@ -207,7 +230,7 @@ class Sweep(Spec):
     question: str = Field(min_length=1)
     baseline: InstanceOf[Variant]
     baseline_name: str = "baseline"
-    arms: tuple[Arm, ...] = Field(min_length=1)
+    arms: tuple[Arm, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     metric: Metric
     secondary: tuple[Metric, ...] = ()
@@ -215,7 +238,7 @@ class Sweep(Spec):
     alpha: float = Field(default=0.05, gt=0, lt=1)
     numerics: NumericsRequest = NumericsRequest()
     noise: float | None = Field(default=None, gt=0)
-    design: Literal["fixed", "sequential"] = "fixed"
+    design: Literal["fixed", "sequential", "single"] = "fixed"
     futility: bool = False
 
     @field_validator("seeds", mode="before")
@@ -229,6 +252,12 @@ class Sweep(Spec):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"arms: expected distinct names, got {', '.join(repeated)} more than once")
+        if self.design == "single":
+            if self.arms or len(self.seeds) != 1:
+                raise ValueError(f"design: a single run has one seed and no arms, got {self.seeds} and {names[1:]}")
+            return self
+        if not self.arms:
+            raise ValueError("arms: expected one or more to compare with the baseline, got none")
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < 2:
             raise ValueError(f"seeds: expected two or more distinct seeds, got {list(self.seeds)}")
         return self
@@ -246,7 +275,7 @@ class Sweep(Spec):
     def _design_is_possible(self) -> Self:
         if self.design == "sequential" and len(self.seeds) <= FIRST_LOOK:
             raise ValueError(f"seeds: a sequential design needs more than {FIRST_LOOK}, got {len(self.seeds)}")
-        if self.futility and self.design == "fixed":
+        if self.futility and self.design != "sequential":
             raise ValueError('futility: only a sequential design stops arms; add design="sequential"')
         return self
 

@@ -20,6 +20,7 @@ from workbench.identity import sources
 from workbench.planning import Plan
 from workbench.reporting.beside import Beside, Sizes, beside_table, sizes_table
 from workbench.reporting.decision import Decision
+from workbench.reporting.describing import concise
 from workbench.reporting.escaping import plain
 from workbench.reporting.naming import spoken
 from workbench.reporting.report import verdict_lines
@@ -37,8 +38,15 @@ if not console.is_terminal:  # a log file has no width; tables should not be squ
 errors = Console(stderr=True, highlight=False)
 
 
-def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> None:
-    """Print what will run: per arm what differs and what it costs, then what these seeds can detect."""
+def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int, epochs: dict[str, float]) -> None:
+    """Print what will run: per arm what differs and what it costs, then what these seeds can detect.
+
+    Args:
+        plan: What will run.
+        seconds: Expected seconds of one cell of every arm.
+        workers: Processes.
+        epochs: How often an arm reads its documents, where that is known.
+    """
     sweep = plan.sweep
     console.print(f"[bold]{escape(sweep.question)}[/bold]")
     console.print(f"plan {plan.hash[:12]}: {len(plan.arms)} arms, {len(sweep.seeds)} seeds, {len(plan.trials)} runs\n")
@@ -49,14 +57,16 @@ def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> Non
         "parameters": [_count(arm.size["parameters"]) for arm in plan.arms],
         "FLOPs/token": [_count(arm.size["flops_per_token"]) for arm in plan.arms],
         "tokens": [_count(arm.size["tokens"]) for arm in plan.arms],
+        "steps": [_count(arm.size["steps"]) for arm in plan.arms],
+        "epochs": [f"{epochs[arm.name]:.3g}" if arm.name in epochs else "?" for arm in plan.arms],
         "starts equal": [f"{arm.coverage['total']:.0%}" if arm.coverage else "?" for arm in plan.arms],
-        "a run takes": [_duration(took) if (took := seconds.get(arm.name)) else "?" for arm in plan.arms],
+        "a run takes": [duration(took) if (took := seconds.get(arm.name)) else "?" for arm in plan.arms],
     }
     known = {heading: cells for heading, cells in figures.items() if set(cells) != {"?"}}
     for heading in known:
         table.add_column(heading, justify="right")
     for index, arm in enumerate(plan.arms):
-        differs = escape("\n".join(_difference(entry) for entry in arm.difference)) or "(baseline)"
+        differs = escape("\n".join(_difference(entry) for entry in concise(arm.difference, arm.axis))) or "(baseline)"
         table.add_row(escape(arm.name), differs, *(cells[index] for cells in known.values()))
     console.print(table)
     if any(arm.size["flops_formula"] for arm in plan.arms):
@@ -69,6 +79,8 @@ def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> Non
         )
     for kind, source in sorted({one for arm in plan.arms for one in sources(arm.configuration).items()}):
         console.print(f"{escape(kind)} is your own, source {source[:12]}: edited, it is another model.")
+    for told in sorted({_teacher(teacher) for arm in plan.arms for teacher in arm.size.get("teachers", ())}):
+        console.print(told)
     console.print(_detectable(plan))
     if sweep.secondary:
         told = "; ".join(spoken(metric.name) + " (guard)" * (metric.name in sweep.guards) for metric in sweep.secondary)
@@ -77,14 +89,19 @@ def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int) -> Non
         console.print(_sequential(plan, plan.sequential))
     if plan.numerics is not None:
         numerics = plan.numerics
+        products = "" if numerics.matmul == "same" else f" with {numerics.matmul} products in training"
+        alone, kept = numerics.devices == 1, "model sharded over them" if numerics.sharded else "model on each"
         console.print(
-            f"Every arm shares: {numerics.device}, {numerics.precision}, attention by {numerics.attention}, "
-            f"{numerics.threads} thread{'s' if numerics.threads > 1 else ''} a run, one run at a time per worker."
+            f"Every arm shares: {numerics.device}, {numerics.precision}{products}, attention by {numerics.attention}, "
+            f"{numerics.threads} thread{'s' if numerics.threads > 1 else ''} a {'run' if alone else 'device'}, "
+            + ("all seeds of an arm as one stack" if numerics.execution == "stacked" else "one run")
+            + ("" if alone else f" on {numerics.devices} devices ({kept})")
+            + " at a time per worker."
         )
     if all(seconds.get(arm.name) is not None for arm in plan.arms):
         total = sum(seconds[trial.arm] or 0.0 for trial in plan.trials) / workers
         at_most = "At most" if plan.sequential else "Expected:"
-        console.print(f"{at_most} about {_duration(total)} with {workers} worker{'s' if workers > 1 else ''}.")
+        console.print(f"{at_most} about {duration(total)} with {workers} worker{'s' if workers > 1 else ''}.")
     console.print()
 
 
@@ -108,6 +125,16 @@ def _detectable(plan: Plan) -> str:
     return (
         f"{text} Of arms that change nothing, {equivalent:.0%} would be called equivalent. Finding the smallest effect "
         f"that matters would take {enough}."
+    )
+
+
+def _teacher(teacher: dict[str, Any]) -> str:
+    trained = teacher["training_flops"]
+    first = f"trained before its first student ({trained:.2g} FLOPs) and " if trained else ""
+    source = f", source {teacher['source'][:12]}," if teacher["source"] else ""
+    return (
+        f"A teacher ({teacher['kind']}) of {teacher['parameters']:,} parameters{source} is {first}asked once about "
+        f"every document that its students read ({teacher['flops_per_token']:.2g} FLOPs per token)."
     )
 
 
@@ -211,6 +238,8 @@ class Board:
         label = f"{news['arm']}, seed {news['seed']}"
         if event == "start":
             self._lines[worker] = f"  {label}: starting"
+        elif event == "said":
+            self._lines[worker] = f"  {label}: {news['text']}"
         elif event == "step":
             self._share[cell] = news["step"] / news["steps"]
             self._lines[worker] = (
@@ -238,7 +267,7 @@ class Board:
         gone += sum(self._weight[cell] * share for cell, share in self._share.items() if cell not in self._done)
         if not gone or elapsed < 2:
             return "estimating the time left"
-        return f"about {_duration(elapsed * (total - gone) / gone)} left"
+        return f"about {duration(elapsed * (total - gone) / gone)} left"
 
 
 def note(text: str) -> None:
@@ -258,14 +287,16 @@ def show_decision(decision: Decision) -> None:
 
 
 def _difference(entry: dict[str, Any]) -> str:
-    return f"{entry['path'].removeprefix('architecture.')}: {entry['baseline']} → {entry['arm']}"
+    before = "none" if entry["baseline"] is None else entry["baseline"]
+    return f"{entry['path'].removeprefix('architecture.')}: {before} → {entry['arm']}"
 
 
 def _count(value: float | None) -> str:
     return f"{value:,.0f}" if value is not None else "?"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Word a time as people do: 45 s, 12 min, 3:20 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import sqlite3
@@ -31,7 +32,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from workbench.errors import DataError, MissingExtra, StoreError
 from workbench.identity import leaves
 from workbench.records import Record, Status
-from workbench.store import read_scores
+from workbench.store import read_samples, read_scores
 
 try:
     import mlflow
@@ -43,6 +44,7 @@ except ModuleNotFoundError:
 
 COMMIT = "workbench.commit"
 LONGEST_PARAMETER = 6000  # MLflow refuses longer values
+MOST_METRICS = 850  # MLflow refuses more than 1000 values at once; parameters go with the first of them
 
 
 class Unavailable(Exception):
@@ -104,6 +106,13 @@ class Tracking:
             run = self._cell(plan, record)
             names = {artifact.path for artifact in self.client.list_artifacts(run.info.run_id)}
             return pq.read_table(self._artifact(run, "curve.parquet")) if "curve.parquet" in names else None
+
+    def samples(self, plan: dict[str, Any], record: Record) -> list[dict[str, Any]]:
+        """Return the texts that the model of a delivered run wrote."""
+        with _answered(self.uri):
+            run = self._cell(plan, record)
+            names = {artifact.path for artifact in self.client.list_artifacts(run.info.run_id)}
+            return read_samples(self._artifact(run, "samples.jsonl")) if "samples.jsonl" in names else []
 
     def experiment(self, sweep: str) -> str:
         """Return the id of the sweep's experiment, made on first use."""
@@ -185,7 +194,10 @@ class Delivery:
                 "workbench.code": str(record.provenance.get("commit", "")),
             }
             run_id = self._client.create_run(self._experiment, tags=tags).info.run_id
-            self._client.log_batch(run_id, metrics=_metrics(record, folder), params=_parameters(record))
+            metrics = _metrics(record, folder)
+            self._client.log_batch(run_id, metrics=metrics[:MOST_METRICS], params=_parameters(record))
+            for first in range(MOST_METRICS, len(metrics), MOST_METRICS):
+                self._client.log_batch(run_id, metrics=metrics[first : first + MOST_METRICS])
             self._client.log_artifacts(run_id, str(folder))
             self._client.set_tag(run_id, COMMIT, commit)
             self._client.set_terminated(run_id, "FINISHED" if record.status is Status.FINISHED else "FAILED")
@@ -307,8 +319,9 @@ def _metrics(record: Record, folder: Path) -> list[Metric]:
     curve = folder / "curve.parquet"
     for row in pq.read_table(curve).to_pylist() if curve.exists() else []:
         metrics += [
-            Metric(f"training/{name}", row[name], now, row["step"])
-            for name in ("loss", "learning_rate", "gradient_norm", "tokens")
+            Metric(_named(f"training/{name}"), value, now, row["step"])
+            for name, value in row.items()
+            if name != "step" and value is not None and math.isfinite(value)
         ]
     return metrics
 

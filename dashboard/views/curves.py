@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import elements, figures
+from dashboard import elements, figures, measures
 from dashboard.reading import View
 
 SHOWN_AT_FIRST = 8  # arms; more make a thicket
@@ -22,7 +22,8 @@ def show(view: View) -> None:
     left, right = st.columns([3, 1.3])
     # All arms of the plan from the start, so that a choice holds while their first runs come in.
     chosen = left.multiselect("Arms", view.arms, default=view.arms[:SHOWN_AT_FIRST], key=f"arms {view.plan['hash']}")
-    quantity = right.selectbox("Quantity", list(figures.QUANTITIES), format_func=figures.QUANTITIES.__getitem__)
+    quantity = right.selectbox("Quantity", measures.quantities(held), format_func=figures.quantity_named)
+    held = measures.curves_of(held, quantity)
     with st.container(horizontal=True, gap="large"):
         kind = st.segmented_control("Show", [RUNS, DIFFERENCES], default=RUNS, required=True)
         smoothing = st.segmented_control("Smoothing", list(SMOOTHING), default="a little", required=True)

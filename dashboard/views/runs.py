@@ -12,6 +12,7 @@ from dashboard.reading import View
 from workbench.records import Status
 
 MEGABYTE = 1e6
+LONGEST_TEXT = 2000  # characters shown of one text
 
 
 def show(view: View) -> None:
@@ -34,6 +35,25 @@ def show(view: View) -> None:
         single = runs[runs["arm"].isin(chosen)] if chosen else runs
         st.dataframe(_readable(single), hide_index=True, column_config=_columns(view, single), height="content")
         elements.quiet("The run id names the folder under runs/ and the tag workbench.run in MLflow.")
+    _samples(view)
+
+
+def _samples(view: View) -> None:
+    """Show what the models wrote at the end of their runs, where the evaluation asks for it: a prompt at a time."""
+    held = view.samples()
+    prompts = list(dict.fromkeys(sample["prompt"] for samples in held.values() for sample in samples))
+    if not prompts:
+        return
+    with st.expander("What the models write"):
+        prompt = st.selectbox("Prompt", prompts, format_func=lambda text: text or "(nothing)", key="prompt")
+        rows = [
+            (arm, str(seed), sample["text"][:LONGEST_TEXT])
+            for (arm, seed), samples in held.items()
+            for sample in samples
+            if sample["prompt"] == prompt
+        ]
+        elements.table(("Arm", "Seed", "Text"), rows, numeric=(1,))
+        elements.quiet("All runs draw from the same random numbers. Nothing is scored by these texts.")
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -68,8 +88,12 @@ def _columns(view: View, table: pd.DataFrame) -> dict[str, Any]:
         "evaluation_seconds": number("Evaluation (s)", format="%.1f"),
         "tokens": number("Tokens", format="localized"),
         "tokens_per_second": number("Tokens/s", format="%.0f"),
+        "mfu_exact": number(
+            "MFU (exact FLOPs)", format="percent", help="Of the device's dense bfloat16 peak; FLOPs counted exactly"
+        ),
         "flops": number("Training FLOPs", format="scientific"),
         "peak_memory_bytes": number("Peak memory (MB)", format="%.0f"),
+        "rollbacks": number("Rollbacks", format="%.1f", help="How often a run went back from a spike of its loss"),
         "run_id": text("Run id"),
         "mlflow_run_id": text("MLflow run id"),
         "reason": text("Reason"),

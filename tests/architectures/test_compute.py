@@ -12,15 +12,18 @@ from architectures.compute import (
     device_named,
     flops_by_formula,
     memory,
+    mfu,
     plausibility,
     six_n,
     utilisation,
 )
+from architectures.depth import LayerSkip, MixtureOfDepths
 from architectures.dropout import Dropout
 from architectures.embeddings import Table
 from architectures.feedforward import SwiGLU
 from architectures.presets import preset, tiny
 from architectures.specimens import random_batch, started
+from workbench.training.optimizers import AdamW, Lion, Muon, make_optimizer
 
 A100 = device_named("A100")
 
@@ -101,12 +104,26 @@ def test_the_share_of_embeddings_in_gpt2_is_not_what_stlm_prints(tied: bool, sha
     assert found == pytest.approx(share, abs=1e-3)
 
 
+def test_mfu_names_its_formula_and_is_of_all_devices_together() -> None:
+    tinyllama = preset("tinyllama-1.1b").architecture
+    # 24k tokens/s on one A100 by lit-gpt's estimate and by 6N, as recomputed in the literature
+    assert mfu(24_000, tinyllama, "A100", formula="6N + attention") == pytest.approx(0.593, abs=0.002)
+    assert mfu(24_000, tinyllama, "NVIDIA A100-SXM4-40GB", formula="6N") == pytest.approx(0.508, abs=0.002)
+    exact = flops_by_formula(tinyllama)["exact"]
+    assert mfu(96_000, tinyllama, "A100", devices=4) == pytest.approx(24_000 * exact.training / 312e12)
+    assert mfu(24_000, tinyllama, "a processor") is None
+    with pytest.raises(ValueError, match="expected one of exact, 6N, 6N \\+ attention, got '8N'"):
+        mfu(1, tinyllama, "A100", formula="8N")
+
+
 @pytest.mark.parametrize(
     "architecture",
     [
         tiny(),
         tiny().vary(attention=MultiHead(heads=4, key_value_heads=1), feed_forward=SwiGLU(width=256), layers=3),
         preset("gpt2-1m").architecture.vary(dropout=Dropout()),
+        tiny().vary(layers=6, depth=MixtureOfDepths(capacity=0.125)),
+        tiny().vary(layers=4, depth=LayerSkip(dropout=0.0)),
     ],
 )
 def test_activation_memory_is_near_what_torch_keeps(architecture) -> None:
@@ -121,7 +138,9 @@ def test_activation_memory_is_near_what_torch_keeps(architecture) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        nats = model.nats(model(batch), batch)
+        output = model(batch)
+        nats = model.nats(output, batch)
+        model.penalties(output, batch, nats)
     measured = sum(storage.nbytes() for storage in kept.values())
     assert nats.shape == (2, architecture.context)
     assert memory(architecture, 2, precision="float32").activations == pytest.approx(measured, rel=0.1)
@@ -134,3 +153,18 @@ def test_memory_names_its_formula_and_refuses_an_unknown_precision() -> None:
     assert memory(tiny(), 4).activations == 4 * needed.activations
     with pytest.raises(ValueError, match="expected one of bfloat16, float32, got 'int8'"):
         memory(tiny(), 1, precision="int8")
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(), Lion(), Muon()], ids=["AdamW", "Lion", "Muon"])
+def test_states_are_weights_gradients_and_what_the_optimizer_really_keeps(optimizer) -> None:
+    architecture = tiny()
+    model, name = started(architecture), type(optimizer).__name__
+    built = make_optimizer(model, optimizer)
+    batch = random_batch(architecture, sequences=1)
+    model.nats(model(batch), batch).mean().backward()
+    built.step()
+    tensors = [value for state in built.state.values() for value in state.values() if torch.is_tensor(value)]
+    kept = sum(tensor.nbytes for tensor in tensors if tensor.numel() > 1)  # the rest are counts of steps
+    counted = memory(architecture, 1, optimizer=name, moments=optimizer.moments)
+    assert counted.states == 8 * parameters(architecture)["total"] + kept
+    assert f"what {name} keeps" in counted.formula

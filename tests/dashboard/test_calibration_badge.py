@@ -1,4 +1,4 @@
-"""The calibration of a sweep: a badge beside its verdicts, in a real browser too, and the command on its name."""
+"""The calibration of a sweep: a badge beside its verdicts (`test_browser` opens it), and the command on its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import invented_store
 import plotly.graph_objects as go
 import pytest
-from test_browser import CHROMIUM, PATIENCE, browser, page, playwright, serving  # noqa: F401 - fixtures
 from test_pages import open_page, told
 
 from dashboard import figures
@@ -70,16 +69,3 @@ def test_a_sweep_is_no_pool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         main()
     assert ended.value.code == 2
     assert "a sweep knows its baseline" in capsys.readouterr().err
-
-
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
-def test_the_badge_opens_to_the_plot_in_a_browser(page, finished_home: Path) -> None:  # noqa: F811
-    expect = playwright.expect
-    with serving(finished_home) as address:
-        page.goto(address)
-        badge = page.locator("p.badge")
-        expect(badge).to_contain_text("identical arms are called different", timeout=PATIENCE)
-        page.get_by_text("How this is known").click()
-        expect(page.locator(".js-plotly-plot", has_text="level asked for")).to_be_visible(timeout=PATIENCE)
-    assert page.complaints == []

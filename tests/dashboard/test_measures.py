@@ -4,7 +4,7 @@ import invented_store
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -34,6 +34,7 @@ def test_only_seeds_in_which_both_finished_are_paired() -> None:
     assert paired.arm - paired.baseline == pytest.approx(0.5)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=3, max_size=8))
 def test_pairing_agrees_with_the_contrast_and_with_scipy(values: list[tuple[float, float]]) -> None:
     rounded = np.round(np.array(values), 3)
@@ -101,6 +102,27 @@ def test_curves_are_subtracted_at_equal_tokens_only() -> None:
     theirs = pd.DataFrame({"tokens": [20, 30, 40], "loss": [2.5, 2.0, 0.0]})
     difference = measures.curve_difference(ours, theirs, "loss")
     assert difference.to_dict("list") == {"tokens": [20, 30], "loss": [0.5, 1.0]}
+
+
+def test_a_quantity_recorded_at_some_points_only_is_drawn_at_those() -> None:
+    probed = pd.DataFrame({"step": [1, 2, 3], "tokens": [5, 10, 15], "loss": 1.0, "weight_norm": [np.nan, 2.0, np.nan]})
+    held = {("base", 0): probed, ("base", 1): probed[["step", "tokens", "loss"]]}
+    assert measures.quantities(held) == ["loss", "weight_norm"]
+    drawn = measures.curves_of(held, "weight_norm")
+    assert {cell: curve.to_dict("list") for cell, curve in drawn.items()} == {
+        ("base", 0): {"tokens": [10], "weight_norm": [2.0]}
+    }
+
+
+def test_rollbacks_are_told_where_any_run_went_back() -> None:
+    document = invented_store.plan(("base", "arm"), (0, 1))
+    records = [invented_store.a_record(document, trial) for trial in document["trials"]]
+    told = measures.single_runs(zip(document["trials"], records, strict=True), {}, {})
+    assert told["rollbacks"].isna().all()
+    records[1] = records[1].model_copy(update={"costs": records[1].costs.model_copy(update={"rollbacks": 3})})
+    told = measures.single_runs(zip(document["trials"], records, strict=True), {}, {})
+    assert sorted(told["rollbacks"]) == [0, 0, 0, 3]
+    assert measures.grouped_runs(told, ["base", "arm"])["rollbacks"].sum() == 1.5
 
 
 def test_a_mean_curve_ends_with_the_shortest_run() -> None:

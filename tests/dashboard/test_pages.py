@@ -246,3 +246,19 @@ def test_a_choice_of_arms_holds_while_their_first_runs_come_in(tmp_path: Path, m
         "rotary",
         "ALiBi",
     }
+
+
+def test_what_the_models_wrote_is_shown_as_they_wrote_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"evaluation": {"samples": {"prompts": ["We", "<i>"]}}}
+    arms = [{**arm, "spec": {**arm["spec"], **asked}} for arm in invented_store.plan()["arms"]]
+    store, document = invented_store.write(tmp_path, runs=3, arms=arms)
+    for trial in document["trials"][:3]:
+        texts = [{"prompt": prompt, "text": f"<script>{trial['arm']} wrote\nthis"} for prompt in ("We", "<i>")]
+        store.keep_samples(trial["run_id"], texts)
+    page = open_page(monkeypatch, tmp_path, "runs")
+    assert page.expander[-1].label == "What the models write"
+    raw = "\n".join(element.proto.body for element in page.get("html"))
+    assert "&lt;script&gt;ALiBi wrote this" in raw
+    assert "<script>" not in raw
+    page.selectbox(key="prompt").select("<i>").run()
+    assert not page.exception

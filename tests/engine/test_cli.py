@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from workbench.cli import app, main
+from workbench.session import merge
 from workbench.store import Store
 
 OPTIONS = {  # frozen: scripts and papers depend on these words
@@ -57,12 +58,41 @@ OPTIONS = {  # frozen: scripts and papers depend on these words
     "doctor": ["--home"],
     "export": ["--home", "--out"],
     "export-model": ["--corpus", "--home", "--out", "--seed"],
-    "plan": ["--budget", "--corpus", "--home"],
+    "generate": [
+        "--corpus",
+        "--device",
+        "--exit",
+        "--home",
+        "--prompt",
+        "--samples",
+        "--seed",
+        "--temperature",
+        "--tokens",
+        "--top",
+    ],
+    "plan": ["--budget", "--corpus", "--devices", "--execution", "--home", "--sharded"],
     "prepare": ["--corpus", "--home"],
-    "run": ["--cell", "--corpus", "--home", "--workers"],
+    "rank": ["--cell", "--corpus", "--devices", "--home", "--parent", "--plan", "--sharded"],
+    "run": ["--cell", "--corpus", "--devices", "--execution", "--home", "--sharded", "--workers"],
     "show": ["--context", "--gpu", "--gpus", "--hours", "--parameters", "--tokens", "--vocabulary"],
     "sweeps": [],
     "sync": ["--home"],
+    "train": [
+        "--batch",
+        "--context",
+        "--corpus",
+        "--device",
+        "--held-out",
+        "--home",
+        "--learning-rate",
+        "--microbatch",
+        "--precision",
+        "--prompt",
+        "--seed",
+        "--threads",
+        "--tokens",
+        "--vocabulary",
+    ],
     "variance": [
         "--checkpoint",
         "--cost",
@@ -76,7 +106,7 @@ OPTIONS = {  # frozen: scripts and papers depend on these words
         "--signal",
         "--variant",
     ],
-    "work": ["--corpus", "--home", "--parent", "--plan"],
+    "work": ["--corpus", "--devices", "--execution", "--home", "--parent", "--plan", "--sharded"],
 }
 
 
@@ -227,11 +257,16 @@ def test_a_run_of_a_sweep_ends_with_its_table_and_one_cell_alone_needs_neither_o
     assert (sweep_file.parent / "paper" / "table.tex").exists()
     assert (sweep_file.parent / "paper" / "plan.json").exists()
 
-    # alone, in another process and folder, where neither the queue nor the tracker is installed
+    # alone, in another process and folder, on a bare box: no queue, no tracker, no dashboard
+    commands = [["run", str(sweep_file), "--cell", "3"], ["train", f"{sweep_file}:ALiBi", "--seed", "7"]]
     code = (
-        "import sys; sys.modules['optuna'] = sys.modules['mlflow'] = None\n"
-        f"sys.argv = ['workbench', 'run', {str(sweep_file)!r}, '--cell', '3', '--home', 'other']\n"
-        "from workbench.cli import main; main()"
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('optuna', 'mlflow', 'streamlit', 'plotly', 'transformers', 'lm_eval'))\n"
+        "from workbench.cli import main\n"
+        f"for typed in {commands!r}:\n"
+        "    sys.argv = ['workbench', *typed, '--home', 'other']\n"
+        "    try: main()\n"
+        "    except SystemExit as ended: assert not ended.code, ended.code"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "3"}
     single = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -243,12 +278,17 @@ def test_a_run_of_a_sweep_ends_with_its_table_and_one_cell_alone_needs_neither_o
     assert theirs is not None
     assert ours.scores_sha256 == theirs.scores_sha256
     assert not (sweep_file.parent / "other" / "mlflow.db").exists()
+    handed_over = Store("handed over")
+    assert merge(handed_over, [sweep_file.parent / "other"]) == 2  # what `sync` does before it delivers
+    assert [document["design"] for document in handed_over.plans()] == ["fixed", "single"]
 
 
 @pytest.mark.parametrize(
     ("absent", "extra", "arguments"),
     [
         ("torch", "train", ["run", "quickstart"]),
+        ("torch", "train", ["train", "stlm-1m"]),
+        ("torch", "train", ["generate", "abcdef"]),
         ("optuna", "track", ["run", "quickstart"]),
         ("mlflow", "track", ["sync"]),
         ("streamlit", "dashboard", ["dashboard"]),

@@ -90,6 +90,39 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_scores_of_one_left_alone
     assert scores(home) == undisturbed
 
 
+def test_a_cell_that_is_preempted_writes_a_checkpoint_says_so_and_goes_on_where_it_was(
+    longer: Path, tmp_path: Path
+) -> None:
+    text = longer.read_text().replace("tokens=100_000", "tokens=60_000")
+    longer.write_text(text.replace("checkpoint_seconds=0.5", "checkpoint_seconds=1000"))
+    calm = open_session(str(longer), tmp_path / "calm")
+    trial = calm.plan.trials[0]
+    alone = Runner(calm.plan, calm.store).run(trial)
+
+    store = Store("home")
+    folder = store.model_folder(trial.model_key)
+    asking = start(longer, "home", "--cell", "0")
+    while not (store.home / "locks" / f"model-{trial.model_key}").exists():
+        time.sleep(0.02)
+    time.sleep(0.1)
+    os.kill(asking.pid, signal.SIGTERM)
+    told, _ = asking.communicate(timeout=60)
+    assert asking.returncode == 130, told
+    assert "run it again" in told
+    assert store.record(trial.run_id) is None
+    (left,) = folder.glob("step-*.json")
+    assert 0 < json.loads(left.read_text())["step"] < 469
+
+    again = start(longer, "home", "--cell", "0")
+    told, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, told
+    record = store.record(trial.run_id)
+    assert record is not None
+    assert record.scores_sha256 == alone.scores_sha256
+    weights = (folder, calm.store.model_folder(trial.model_key))
+    assert len({(one / "final.safetensors").read_bytes() for one in weights}) == 1
+
+
 def test_a_worker_added_by_hand_takes_its_share(longer: Path) -> None:
     process = start(longer, "home", "--workers", "1")
     for _ in range(600):

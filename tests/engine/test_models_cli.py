@@ -101,18 +101,15 @@ def test_the_examples_of_the_help_can_be_typed_as_they_stand(typed: Typed, monke
     examples = []
     for command in get_command(app).commands:  # type: ignore[attr-defined]
         told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
-        examples += re.findall(r"^ *workbench ((?:show|compare) .*?) *$", told, re.MULTILINE)
-        if command == "export-model":
-            (arm,) = re.findall(r"A trained arm, as (\S+)\.", told)
-    assert {example.split()[0] for example in examples} == {"show", "compare"}
-    for example in examples:
-        typed(*shlex.split(example))
+        examples += re.findall(r"^ *workbench ((?:show|compare|export-model|generate) .*?) *$", told, re.MULTILINE)
+    assert {example.split()[0] for example in examples} == {"show", "compare", "export-model", "generate"}
 
     def reached(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("workbench.session.open_session", reached)  # which prepares, and comes after every refusal
-    typed("export-model", arm, "--out", "exported", code=130)
+    for example in examples:
+        typed(*shlex.split(example), code=130 if example.startswith(("export-model", "generate")) else 0)
 
 
 def test_arms_of_a_sweep_are_compared_as_whole_configurations(typed: Typed, sweep_file: Path) -> None:
@@ -139,10 +136,10 @@ def test_a_trained_arm_is_exported_for_transformers(
     )
     arm, home = f"{sweep_file}:baseline", str(tmp_path / "home")
     untrained = refused("export-model", arm, "--out", str(tmp_path / "out"), "--home", home)
-    assert "the arm is not trained yet" in untrained
+    assert "baseline, seed 0 is not trained yet" in untrained
     typed("run", str(sweep_file), "--cell", "0", "--home", home)
     told = typed("export-model", arm, "--out", str(tmp_path / "out"), "--home", home)
-    assert told.endswith("model.safetensors")
+    assert told.endswith("tokenizer_config.json")
     model, problems = LlamaForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not problems["missing_keys"]
     assert model.config.hidden_size == 32

@@ -11,11 +11,13 @@ from architectures.positions import Alibi, Learned, Rotary
 from architectures.presets import tiny
 from workbench.command import Command
 from workbench.configuration import Configuration
+from workbench.differing import difference
 from workbench.errors import PlanError, SweepError
 from workbench.loading import load_sweep
-from workbench.planning import Plan, difference, plan
+from workbench.planning import Plan, plan
 from workbench.records import Numerics, Seeds
 from workbench.sweep import Arm, Compensation, Metric, Sweep, Variant
+from workbench.training.recipe import Int8
 
 BASELINE = Configuration(architecture=tiny())
 NUMERICS = Numerics(attention="sdpa", precision="float32", device="cpu", threads=1)
@@ -63,6 +65,14 @@ def test_the_difference_lists_resolved_fields_only_where_they_differ() -> None:
     paths = {entry["path"]: (entry["baseline"], entry["arm"]) for entry in difference(BASELINE, ALIBI.configuration)}
     assert paths["architecture.position.kind"] == ("rotary", "alibi")
     assert all(path.startswith("architecture.position.") for path in paths)
+
+
+def test_a_stage_that_an_arm_lacks_is_a_difference_that_it_must_declare() -> None:
+    longer = BASELINE.vary(stages=(*BASELINE.stages, Int8()))
+    assert difference(longer, BASELINE) == ({"path": "stages.1.kind", "baseline": "int8", "arm": None},)
+    with pytest.raises(PlanError, match="does not declare"):
+        planned(Arm(name="a", axis="position", configuration=BASELINE.vary(position=Alibi())), baseline=longer)
+    planned(Arm(name="a", axis="stages", configuration=BASELINE), baseline=longer)
 
 
 def test_an_arm_that_differs_in_something_undeclared_is_refused() -> None:

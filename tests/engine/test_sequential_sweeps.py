@@ -17,7 +17,7 @@ import pytest
 from workbench.errors import PlanError, SweepError
 from workbench.loading import load_sweep
 from workbench.planning import Plan, plan
-from workbench.records import Status
+from workbench.records import Status, empty_scores
 from workbench.reporting.decision import Decision
 from workbench.results import Results
 from workbench.running import Runner
@@ -26,14 +26,13 @@ from workbench.statistics.sequential import METHOD
 from workbench.store import Store
 
 TRAINER = """
-import argparse, hashlib, pathlib, random, sys, time
+import argparse, pathlib, random
 parser = argparse.ArgumentParser()
 for name in ("--seed", "--gain", "--out"):
     parser.add_argument(name)
 given = parser.parse_args()
-time.sleep({pause})
 shared, own = random.Random(given.seed).gauss(0, 1), random.Random(given.seed + given.gain).gauss(0, 0.01)
-value = "nan" if (given.gain, given.seed) in {diverging} else 3.0 - float(given.gain) + shared + own
+value = 3.0 - float(given.gain) + shared + own
 pathlib.Path(given.out, "scores.csv").write_text("value\\n" + str(value) + "\\n")
 """
 SWEEP = """
@@ -67,18 +66,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def every_run(sweep: Path) -> Store:
     """All runs the plan could ever ask for."""
-    return every_run_of(sweep)
-
-
-def every_run_of(sweep: Path) -> Store:
     held, store = planned(sweep), Store(sweep.parent / "every_run")
     for trial in held.trials:
         Runner(held, store).run(trial)
     return store
 
 
-def written(folder: Path, options: str = 'design="sequential",', pause: float = 0.0, diverging: Any = ()) -> Path:
-    (folder / "train.py").write_text(TRAINER.format(pause=pause, diverging=tuple(diverging)))
+def written(folder: Path, options: str = 'design="sequential",') -> Path:
+    (folder / "train.py").write_text(TRAINER)
     path = folder / "gains.py"
     path.write_text(SWEEP.format(folder=str(folder), options=options))
     return path
@@ -153,10 +148,14 @@ def test_before_the_fourth_seed_there_are_estimates_and_no_verdict(
     assert (decision.cells_done, decision.cells_planned) == (17, 20)
 
 
-def test_a_diverged_arm_goes_on_and_is_never_better(tmp_path: Path) -> None:
-    sweep, store = written(tmp_path, diverging=[("1.0", "1")]), Store(tmp_path / "home")
-    held = planned(sweep)
-    run_what_is_asked(held, every_run_of(sweep), store)
+def test_a_diverged_arm_goes_on_and_is_never_better(sweep: Path, every_run: Store, tmp_path: Path) -> None:
+    held, store = planned(sweep), Store(tmp_path / "home")
+    (trial,) = (trial for trial in held.trials if (trial.arm, trial.seed) == ("strong", 1))
+    record = every_run.record(trial.run_id)
+    assert record is not None
+    lost = record.model_copy(update={"status": Status.DIVERGED, "reason": "not finite"})
+    store.commit(lost, empty_scores())
+    run_what_is_asked(held, every_run, store)
     decision = judged(held, store)
     strong = decision.contrasts[0]
     assert (strong.verdict, strong.blocked, strong.pairs, strong.missing) == ("undecided", "diverged", 5, 1)

@@ -15,7 +15,8 @@ def test_every_sweep_that_comes_along_can_be_planned(name, tmp_path):
     assert plan.sweep.question.endswith("?")
     for arm in plan.arms[1:]:
         assert arm.difference, arm.name
-        assert arm.pairing == "tokens" or arm.axis == ("seeds",), arm.name
+        packed = any(entry["arm"] == "whole" for entry in arm.difference)
+        assert arm.pairing == ("text" if packed else "tokens") or arm.axis == ("seeds",), arm.name
         if arm.compensation:
             assert arm.size["parameters"] == pytest.approx(plan.arms[0].size["parameters"], rel=0.01)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -14,15 +15,27 @@ from workbench.store import Store
 from workbench.tracking import Tracking, Unavailable
 
 
+@pytest.fixture(scope="module")
+def ran(sweep_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runtime folder with two cells, one finished and one failed, and an MLflow file that holds no run yet."""
+    folder = tmp_path_factory.mktemp("ran")
+    (folder / "small.py").write_text(sweep_text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("MLFLOW_TRACKING_URI", raising=False)
+        session = open_session(str(folder / "small.py"), folder / "home")
+        runner = Runner(session.plan, session.store)
+        runner.run(session.plan.trials[0])
+        runner.fail(session.plan.trials[1], "no memory")
+        session.store.save_plan(session.plan.hash, session.plan.document())
+        assert Tracking(session.store.home).plans() == []
+    return session.store.home
+
+
 @pytest.fixture
-def session(sweep_file: Path, tmp_path: Path) -> Session:
+def session(ran: Path, sweep_file: Path, tmp_path: Path) -> Session:
     """A session with two cells run: one finished, one failed."""
-    session = open_session(str(sweep_file), tmp_path / "home")
-    runner = Runner(session.plan, session.store)
-    runner.run(session.plan.trials[0])
-    runner.fail(session.plan.trials[1], "no memory")
-    session.store.save_plan(session.plan.hash, session.plan.document())
-    return session
+    shutil.copytree(ran, tmp_path / "home")
+    return open_session(str(sweep_file), tmp_path / "home")
 
 
 def test_what_is_delivered_is_read_back_and_delivering_again_writes_nothing(session: Session) -> None:
@@ -42,6 +55,19 @@ def test_what_is_delivered_is_read_back_and_delivering_again_writes_nothing(sess
     assert tracking.curve(document, failed) is None
 
 
+def test_samples_are_delivered_and_read_back(session: Session) -> None:
+    finished, failed = (session.store.record(trial.run_id) for trial in session.plan.trials[:2])
+    assert finished is not None
+    assert failed is not None
+    texts = [{"prompt": "We", "text": " the people\n"}]
+    session.store.keep_samples(finished.run_id, texts)
+    deliver(session.store)
+    (session.store.run_folder(finished.run_id) / "record.json").unlink()  # so that only the server has it
+    results, document = Results(session.store), session.plan.document()
+    assert results.samples(document, finished) == texts
+    assert results.samples(document, failed) == []
+
+
 def test_the_run_in_mlflow_tells_what_it_is(session: Session) -> None:
     deliver(session.store)
     tracking = Tracking(session.store.home)
@@ -53,6 +79,24 @@ def test_the_run_in_mlflow_tells_what_it_is(session: Session) -> None:
     assert run.data.metrics["costs/tokens"] == 2048
     losses = tracking.client.get_metric_history(run.info.run_id, "training/loss")
     assert [metric.step for metric in losses] == list(range(1, 17))
+
+
+def test_a_curve_of_more_values_than_mlflow_takes_at_once_is_delivered_with_all_its_columns(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.tracking.MOST_METRICS", 7)
+    deliver(session.store)
+    tracking, record = Tracking(session.store.home), session.store.record(session.plan.trials[0].run_id)
+    assert record is not None
+    cells = tracking.search([tracking.experiment("small")], "cell")
+    run = next(cell for cell in cells if cell.data.tags["workbench.run"] == record.run_id)
+    curve = session.store.curve(record)
+    assert curve is not None
+    for name in set(curve.column_names) - {"step"}:
+        history = tracking.client.get_metric_history(run.info.run_id, f"training/{name}")
+        told = [(row["step"], row[name]) for row in curve.to_pylist() if row[name] is not None]
+        assert [(metric.step, metric.value) for metric in history] == told
+    assert len(tracking.client.get_metric_history(run.info.run_id, "training/update_ratio/attention")) == 1
 
 
 def test_an_incomplete_delivery_is_not_read_and_is_replaced(session: Session) -> None:
@@ -112,6 +156,7 @@ def test_a_server_that_does_not_answer_is_said_to_be_away(session: Session, monk
     with socket.socket() as reserved:  # bound and never listening: every connection is refused at once
         reserved.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{reserved.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # seconds of waiting between them
         with pytest.raises(Unavailable):
             deliver(session.store)
         results = Results(session.store)

@@ -19,8 +19,6 @@ from workbench.data.prepared import TokenFile
 from workbench.errors import PlanError, StoreError
 from workbench.records import Numerics, Seeds, Status
 from workbench.seeds import generator
-from workbench.store import write_durably
-from workbench.training.checkpoints import load_checkpoint
 from workbench.training.feeding import StreamFeed
 from workbench.training.loop import Interrupted, Job, Step, Trained, build, train
 from workbench.training.numerics import resolve, settle
@@ -128,18 +126,6 @@ def test_a_dropout_schedule_follows_the_progress_of_training_and_resumes_where_i
     with pytest.raises(Interrupted):
         train(parts, stop=lambda: next(asked))
     assert same(late, train(parts))
-
-
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
-    asked = iter([False, False, True, True])
-    for _ in range(2):
-        with pytest.raises(Interrupted):
-            train(job(tmp_path), stop=lambda: next(asked))
-    newest = sorted(tmp_path.glob("step-*.safetensors"))[-1]
-    write_durably(newest, newest.read_bytes()[:-10])
-    model = build(SMALL, Seeds.all(0), NUMERICS)
-    assert load_checkpoint(tmp_path, model, make_optimizer(model, AdamW())).step == 3
-    assert same(train(job(tmp_path)), train(job(tmp_path / "whole")))
 
 
 def test_a_trained_model_is_not_trained_again(tmp_path: Path) -> None:

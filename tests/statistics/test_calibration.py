@@ -222,9 +222,10 @@ def test_scores_without_noise_cannot_be_fitted(scores: np.ndarray) -> None:
         fit_noise(scores)
 
 
-def test_what_is_calibrated_is_what_makes_the_verdicts() -> None:
+@pytest.mark.parametrize("noise", ["normal", "one arm 3x", "baseline 3x"])
+def test_what_is_calibrated_is_what_makes_the_verdicts(noise: str) -> None:
     generator = np.random.Generator(np.random.Philox(key=7))
-    held = scenario("one arm 3x", 6).draw(generator, 8, 5)
+    held = scenario(noise, 6).draw(generator, 3, 5)
     held[:, 1] += 2.0
     compared = compare_blocks(held, 0.05)
     for index, scores in enumerate(held):

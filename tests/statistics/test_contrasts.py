@@ -107,19 +107,18 @@ def test_an_arm_much_noisier_than_the_rest_is_set_aside_and_the_result_says_so()
     assert all("factor of 1.8" in c.notes[0] for c in rest)
 
 
-@pytest.mark.parametrize(("lost", "baseline_noise"), [(0, 1), (1, 1), (0, 3)])
-def test_identical_arms_are_told_apart_in_five_sweeps_of_a_hundred_whatever_was_lost(lost, baseline_noise, monkeypatch):
+def test_identical_arms_are_told_apart_in_five_sweeps_of_a_hundred_where_a_run_was_lost(monkeypatch):
+    # without a loss the verdicts are those of `compare_blocks`, whose error `test_calibration` finds in far more sweeps
     # the forecast of further seeds costs half the time and has no part in a verdict
     monkeypatch.setattr("workbench.statistics.contrasts._more_seeds", lambda *parts: None)
-    wrong, sweeps = 0, 500
+    wrong, sweeps = 0, 300
     generator = np.random.Generator(np.random.Philox(31))
     for _ in range(sweeps):
         scores = generator.standard_normal((5, 5))
-        scores[0] *= baseline_noise
-        rows = [(f"v{v}", s, scores[v, s]) for v in range(5) for s in range(5) if (v, s) != (1, 0) or not lost]
+        rows = [(f"v{v}", s, scores[v, s]) for v in range(5) for s in range(5) if (v, s) != (1, 0)]
         table = pair(rows, baseline="v0", metric="score", higher_is_better=True)
         wrong += any(contrast.verdict in ("better", "worse") for contrast in contrast_all(table))
-    assert wrong / sweeps < 0.1  # 0.05 to 0.06 in truth; the Monte Carlo error is 0.01
+    assert wrong / sweeps < 0.1  # 0.05 to 0.06 in truth; the Monte Carlo error is 0.013
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -239,7 +238,7 @@ def test_more_seeds_grow_as_the_effect_shrinks_until_they_are_too_many():
     assert asked[2] is None
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.floats(-1e3, 1e3, width=32), min_size=4, max_size=4), min_size=2, max_size=4),
     st.sets(st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from(["diverged", "failed"])), max_size=4),

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from workbench.cli import models, results, sweeps
+from workbench.cli import models, results, runs, sweeps
 from workbench.errors import WorkbenchError
 
 app = typer.Typer(
@@ -29,12 +29,15 @@ for command in (
     sweeps.prepare,
     sweeps.run,
     sweeps.work,
+    sweeps.rank,
     sweeps.sync,
     sweeps.export,
     sweeps.dashboard,
     results.analyze,
     results.calibrate,
     results.variance,
+    runs.train,
+    runs.generate,
     models.show,
     models.compare,
     models.export_model,

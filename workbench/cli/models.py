@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -60,7 +60,7 @@ def show(
     if model is None:
         _list_presets()
         return
-    found = _model(model)
+    found = find_model(model)
     if parameters is not None:
         found = _scaled(found, parameters, vocabulary, context)
     elif vocabulary or context:
@@ -71,7 +71,7 @@ def show(
         raise WorkbenchError("a claim needs all of its figures", expected=", ".join(claim), got=", ".join(given))
     _show_size(found)
     if tokens is not None and gpus is not None and gpu is not None and hours is not None:
-        _show_claim(found, _number(tokens, "--tokens"), gpus, gpu, hours)
+        _show_claim(found, number(tokens, "--tokens"), gpus, gpu, hours)
 
 
 def compare(a: ModelName, b: ModelName) -> None:
@@ -79,12 +79,12 @@ def compare(a: ModelName, b: ModelName) -> None:
 
     workbench compare stlm-50m stlm-50m-simple-ffn
 
-    workbench compare quickstart:rotary quickstart:SwiGLU
+    workbench compare quickstart:ALiBi quickstart:SwiGLU
     """
     from architectures.accounting import coverage, flops_per_token, parameters
     from workbench.terminal import console
 
-    one, other = _model(a), _model(b)
+    one, other = find_model(a), find_model(b)
     _show_difference(one, other)
     counts = [parameters(model.architecture) for model in (one, other)]
     rows = [
@@ -106,42 +106,51 @@ def compare(a: ModelName, b: ModelName) -> None:
 
 
 def export_model(
-    arm: Annotated[str, typer.Argument(metavar="SWEEP:ARM", help="A trained arm, as quickstart:rotary.")],
-    out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
-    seed: Annotated[int | None, typer.Option(help="Which of its seeds; the first unless told.")] = None,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run's id (or its beginning), SWEEP:ARM, SWEEP:ARM:SEED, or a folder of weights."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for weights, configuration and tokenizer.")],
+    seed: Annotated[int | None, typer.Option(help="With SWEEP:ARM, which of its seeds; the first unless told.")] = None,
     corpus: Corpus = None,
     home: Home = HOME,
 ) -> None:
-    """Write a trained arm in the format of Hugging Face, for `from_pretrained` or a push to the hub.
+    """Write a trained model in the format of Hugging Face, for `from_pretrained`, lm-eval or a push to the hub.
 
-    Arms that Llama or GPT-2 can express are written; others are refused with the field that prevents it. The tokenizer
-    is not written.
+    Models that Llama or GPT-2 can express are written, with their tokenizer; others are refused with the field that
+    prevents it.
+
+    workbench export-model quickstart:SwiGLU --out exported
     """
+    try:
+        from workbench.opening import open_model
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "train") from None
     from architectures import exchange
-    from workbench.session import open_session
+    from workbench.store import Store
     from workbench.terminal import console
-    from workbench.training.checkpoints import load_final
 
-    sweep, _, name = arm.rpartition(":")
-    architecture = _arm(arm, sweep, name).architecture
+    sweep, separator, arm = run.rpartition(":")
+    if separator and not arm.isdecimal():  # what cannot be exported is refused before the sweep is opened
+        _refuse_inexpressible(run, _arm(run, sweep, arm).architecture)
+
+    opened = open_model(run, Store(home), seed=seed, corpus=corpus)
+    _refuse_inexpressible(run, opened.architecture)
+    end = opened.tokenizer.end_of_text
+    paths = exchange.export_model(opened.model, opened.architecture, out, end_of_text=end)
+    for path in (*paths, *opened.tokenizer.publish(out, opened.architecture.context)):
+        console.print(str(path), soft_wrap=True)
+
+
+def _refuse_inexpressible(name: str, architecture: Architecture) -> None:
+    from architectures import exchange
+
     try:
         exchange.configuration(architecture)
     except ValueError as error:
-        raise SweepError("the arm cannot be exported", where=arm, got=error) from None
-    session = open_session(sweep, home, corpus)
-    seeds = {trial.seed: trial for trial in session.plan.trials if trial.arm == name}
-    chosen = min(seeds) if seed is None else seed
-    if chosen not in seeds:
-        raise SweepError("the arm has no such seed", where="--seed", expected=", ".join(map(str, seeds)), got=seed)
-    model = architecture.build()
-    folder = session.store.model_folder(seeds[chosen].model_key)
-    if load_final(folder, model) is None:
-        raise SweepError("the arm is not trained yet", where=folder, fix=f"workbench run {sweep}")
-    trained: Any = session.plan.arm(name).configuration  # no command: `_arm` found an architecture
-    for stage in trained.after:
-        stage.apply(model)
-    for path in exchange.export_model(model, architecture, out):
-        console.print(str(path), soft_wrap=True)
+        raise SweepError("the model cannot be exported", where=name, got=error) from None
 
 
 def doctor(home: Home = HOME) -> None:
@@ -165,10 +174,11 @@ def doctor(home: Home = HOME) -> None:
         raise typer.Exit(1)
 
 
-def _model(name: str) -> Model:
-    """Find a preset or an arm.
+def find_model(name: str) -> Model:
+    """Find a preset or an arm of a sweep.
 
     Raises:
+        MissingExtra: where torch is not installed.
         SweepError: for a name that is neither, with what there is.
     """
     try:
@@ -210,7 +220,7 @@ def _scaled(model: Model, budget: str, vocabulary: int | None, context: int | No
 
     try:
         result = scaled(
-            model.architecture, round(_number(budget, "--parameters")), vocabulary=vocabulary, context=context
+            model.architecture, round(number(budget, "--parameters")), vocabulary=vocabulary, context=context
         )
     except ValueError as error:
         raise WorkbenchError(
@@ -221,8 +231,12 @@ def _scaled(model: Model, budget: str, vocabulary: int | None, context: int | No
     return Model(model.name, result.architecture, result.architecture, source, {**model.assumed, **changes})
 
 
-def _number(text: str, where: str) -> float:
-    """Read 4M, 1.5B, 3T, 3e12 or 4,000,000."""
+def number(text: str, where: str) -> float:
+    """Read 4M, 1.5B, 3T, 3e12 or 4,000,000.
+
+    Raises:
+        WorkbenchError: for what is no positive number, naming the option `where` it was given.
+    """
     scale = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)
     try:
         value = float(text.rstrip("kKmMbBgGtT").replace(",", "")) * scale
@@ -279,8 +293,8 @@ def _show_costs(architecture: Architecture) -> None:
 
     needed = memory(architecture, 1)
     console.print(
-        f"\nMemory: {_bytes(needed.states)} of states, and {_bytes(needed.activations)} of activations per sequence "
-        f"of {architecture.context:,} tokens\n[dim]{needed.formula}[/dim]\n"
+        f"\nMemory: {_bytes(needed.states)} of states with AdamW, and {_bytes(needed.activations)} of activations per "
+        f"sequence of {architecture.context:,} tokens in a microbatch\n[dim]{needed.formula}[/dim]\n"
     )
     flops = flops_per_token(architecture).training
     tokens = TOKENS_PER_PARAMETER * parameters(architecture)["total"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,5 +16,27 @@ Home = Annotated[
 ]
 Corpus = Annotated[
     str | None, typer.Option("--corpus", help="Train on this .txt, .jsonl or .parquet file (or folder) instead.")
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        "--devices",
+        min=1,
+        help="GPUs (without one: processes) that train each run together, each with its share of every batch.",
+    ),
+]
+Sharded = Annotated[
+    bool,
+    typer.Option(
+        "--sharded", help="Each of these devices keeps a share of weights and optimizer (FSDP2), not all of it (DDP)."
+    ),
+]
+Execution = Annotated[
+    Literal["loop", "stacked"] | None,
+    typer.Option(
+        "--execution",
+        help="Train the seeds of an arm one after the other (loop), or as one stack of models, for a GPU that one of "
+        "them leaves idle (stacked).",
+    ),
 ]
 HOME = Path(".workbench")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli.options import HOME, Corpus, Home, SweepName
+from workbench.cli.options import HOME, Corpus, Devices, Execution, Home, Sharded, SweepName
 from workbench.errors import MissingExtra, PlanError, WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.launching import Deliverer
+    from workbench.planning import Trial
     from workbench.session import Session
 
 
@@ -35,21 +36,24 @@ def plan(
     budget: Annotated[
         str | None, typer.Option(help="Device time to spend, as 120h or 90min: shows seeds against tokens.")
     ] = None,
+    devices: Devices = None,
+    sharded: Sharded = False,
+    execution: Execution = None,
     corpus: Corpus = None,
     home: Home = HOME,
 ) -> None:
     """Show what a sweep would run, what exactly differs, what it costs and what it can detect; write plan.json."""
     from workbench.budgeting import parse_budget, propose
-    from workbench.estimating import seconds_per_cell
+    from workbench.estimating import epochs, seconds_per_cell
     from workbench.launching import default_workers
     from workbench.session import open_session
     from workbench.terminal import console, show_plan, show_proposals
 
     device_seconds = parse_budget(budget) if budget else None
-    session = open_session(sweep, home, corpus)
+    session = open_session(sweep, home, corpus, devices=devices, sharded=sharded, execution=execution)
     session.store.ensure_writable()
     seconds = seconds_per_cell(session.plan, session.store)
-    show_plan(session.plan, seconds, default_workers(session.plan))
+    show_plan(session.plan, seconds, default_workers(session.plan), epochs(session.plan, session.store))
     if device_seconds:
         show_proposals(session.plan, propose(session.plan, seconds, device_seconds), budget or "")
     path = session.store.save_plan(session.plan.hash, session.plan.document())
@@ -59,14 +63,14 @@ def plan(
 def prepare(
     sweep: Annotated[str, typer.Argument(metavar="[SWEEP]")] = "quickstart", corpus: Corpus = None, home: Home = HOME
 ) -> None:
-    """Do all downloads and builds a sweep needs (corpus, tokenizer, token files), so that `run` needs no network."""
+    """Do all downloads and builds a sweep needs (corpus, tokens, teachers), so that `run` needs no network."""
     from workbench.running import Runner
     from workbench.session import open_session
     from workbench.terminal import console
 
     session = open_session(sweep, home, corpus)
     session.store.ensure_writable()
-    prepared = Runner(session.plan, session.store, say=console.print).prepare()
+    prepared = Runner(session.plan, session.store, say=console.print).prepare(teachers=True)
     if not prepared:
         console.print("Nothing to prepare: every arm is a command of yours.")
     for facts in prepared:
@@ -81,15 +85,26 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per GPU or core unless told.")] = None,
     cell: Annotated[
         int | None,
-        typer.Option(min=0, help="Run this one cell in this process, without queue or MLflow (Slurm arrays)."),
+        typer.Option(
+            min=0,
+            help="Run this one cell in this process, without queue or MLflow (Slurm arrays). Stopped by SIGTERM it "
+            "writes a checkpoint and exits with code 130; the same command goes on from there.",
+        ),
     ] = None,
+    devices: Devices = None,
+    sharded: Sharded = False,
+    execution: Execution = None,
     corpus: Corpus = None,
     home: Home = HOME,
 ) -> None:
-    """Plan, train, evaluate, deliver to MLflow, decide and report. Run it again to go on after an interruption."""
+    """Plan, train, evaluate, deliver to MLflow, decide and report. Run it again to go on after an interruption.
+
+    How the arithmetic is done (device, precision, threads, devices, torch.compile, recomputed activations) the sweep
+    says in `numerics=NumericsRequest(...)`.
+    """
     from workbench.session import open_session
 
-    session = open_session(sweep, home, corpus)
+    session = open_session(sweep, home, corpus, devices=devices, sharded=sharded, execution=execution)
     session.store.ensure_writable()
     if cell is not None:
         _run_cell(session, cell)
@@ -103,17 +118,41 @@ def work(
     home: Home = HOME,
     plan_hash: Annotated[str | None, typer.Option("--plan", help="Refuse to work on any other plan.")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    devices: Devices = None,
+    sharded: Sharded = False,
+    execution: Execution = None,
 ) -> None:
     """Add one worker to a sweep that runs; it may be killed at any time."""
     from workbench.session import open_session
+    from workbench.together import process_command
     from workbench.working import work as work_on
 
-    session = open_session(sweep, home, corpus)
-    if plan_hash is not None and session.plan.hash != plan_hash:
-        raise PlanError(
-            "the sweep changed while it was running", where=sweep, expected=f"plan {plan_hash}", got=session.plan.hash
-        )
-    work_on(session.plan, session.store, parent)
+    session = open_session(sweep, home, corpus, devices=devices, sharded=sharded, execution=execution)
+    _refuse_another(session, plan_hash)
+    work_on(session.plan, session.store, parent, process_command("rank", sweep, session.plan, session.store, corpus))
+
+
+def rank(
+    sweep: SweepName,
+    cell: Annotated[int, typer.Option(min=0, help="The cell that is trained.")],
+    devices: Devices = None,
+    sharded: Sharded = False,
+    corpus: Corpus = None,
+    home: Home = HOME,
+    plan_hash: Annotated[str | None, typer.Option("--plan", help="Refuse to work on any other plan.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Be one of the devices that train a cell together, as `run --devices` starts them on one machine.
+
+    For several machines, on each of them: `torchrun --nnodes 2 --nproc-per-node 8 ... -m workbench rank SWEEP --cell 0
+    --devices 16`, with a runtime folder that all of them see.
+    """
+    from workbench.session import open_session
+    from workbench.working import work_as_device
+
+    session = open_session(sweep, home, corpus, devices=devices, sharded=sharded, execution="loop")
+    _refuse_another(session, plan_hash)
+    raise typer.Exit(work_as_device(session.plan, session.store, _trial(session, cell), parent))
 
 
 def sync(
@@ -188,30 +227,45 @@ def dashboard(
     os.execv(sys.executable, arguments)  # noqa: S606 - a list of arguments, no shell
 
 
-def _run_cell(session: Session, cell: int) -> None:
-    from workbench.session import Frontier
-    from workbench.terminal import console
-    from workbench.working import run_one
+def _refuse_another(session: Session, plan_hash: str | None) -> None:
+    found = session.plan.hash
+    if plan_hash is not None and found != plan_hash:
+        where, expected = session.sweep, f"plan {plan_hash}"
+        raise PlanError("the sweep changed while it was running", where=where, expected=expected, got=found)
 
+
+def _trial(session: Session, cell: int) -> Trial:
     trials = session.plan.trials
     if cell >= len(trials):
         raise PlanError("there is no such cell", where="--cell", expected=f"0 to {len(trials) - 1}", got=cell)
+    return trials[cell]
+
+
+def _run_cell(session: Session, cell: int) -> None:
+    from workbench.session import Frontier
+    from workbench.terminal import console
+    from workbench.together import process_command
+    from workbench.working import run_one
+
+    trial = _trial(session, cell)
     session.store.save_plan(session.plan.hash, session.plan.document())
-    trial = trials[cell]
     if trial not in Frontier(session.plan, session.store)():
         console.print(f"cell {cell} ({trial.arm}, seed {trial.seed}) is not asked for, or not yet: nothing to run")
         return
-    record = run_one(session.plan, session.store, trial, lambda *news: None)
+    devices = process_command("rank", session.sweep, session.plan, session.store, session.corpus)
+    record = run_one(session.plan, session.store, trial, lambda *news: None, devices)
     if record is None:
         console.print(f"cell {cell} was stopped, or another process works on it; run it again to go on")
         raise typer.Exit(130)
     console.print(f"cell {cell} ({trial.arm}, seed {trial.seed}): {record.status}, {record.costs.total_seconds:.1f} s")
+    if record.reason:
+        console.print(record.reason, soft_wrap=True, markup=False)
     console.print("When all cells are done: workbench sync, then workbench export")
 
 
 def _run_sweep(session: Session, workers: int | None) -> None:
     from workbench import terminal
-    from workbench.estimating import seconds_per_cell
+    from workbench.estimating import epochs, seconds_per_cell
     from workbench.launching import Deliverer, Interrupted, default_workers, launch, worker_command
     from workbench.running import Runner
     from workbench.session import Frontier
@@ -221,7 +275,7 @@ def _run_sweep(session: Session, workers: int | None) -> None:
     store.save_plan(plan.hash, document)
     workers = workers or default_workers(plan)
     seconds = seconds_per_cell(plan, store)
-    terminal.show_plan(plan, seconds, workers)
+    terminal.show_plan(plan, seconds, workers, epochs(plan, store))
     Runner(plan, store, say=lambda text: console.print(f"[dim]{text}[/dim]")).prepare()
     finished = {trial.cell for trial, record in session.cells() if record and record.status != "failed"}
     if finished:

@@ -211,7 +211,16 @@ def _pack(text: str) -> Iterator[str]:
     yield "".join(held)
 
 
-def _read_json_lines(path: Path) -> Iterator[tuple[int, str]]:
+def json_lines(path: Path, expected: str) -> Iterator[tuple[int, str, object]]:
+    """Read a file of JSON lines: (number, "file:number" for messages, what the line holds); blank lines are left out.
+
+    Args:
+        path: The file.
+        expected: What a line looks like, for messages.
+
+    Raises:
+        DataError: with file and line, for a file that cannot be read, bytes that are not UTF-8, and malformed JSON.
+    """
     offset = 0
     # Lines are split as bytes: str.splitlines would also break at U+2028, which JSON allows inside a string.
     for number, line in enumerate(_bytes(path).split(b"\n"), start=1):
@@ -221,14 +230,34 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, str]]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            yield number, place, json.loads(text)
         except json.JSONDecodeError as error:
-            raise DataError(
-                "a line is not valid JSON",
-                where=place,
-                expected='{"text": "..."}',
-                got=f"{error.msg}, column {error.colno}",
-            ) from None
+            got = f"{error.msg}, column {error.colno}"
+            raise DataError("a line is not valid JSON", where=place, expected=expected, got=got) from None
+
+
+def valid_text(value: object, what: str, place: str, expected: str) -> str:
+    """Return a value of a JSON line that is text.
+
+    Raises:
+        DataError: if it is no string, or holds half of a surrogate pair, which no UTF-8 can hold.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{what} is not a string", where=place, expected=expected, got=type(value).__name__)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{what} is not valid Unicode",
+            where=place,
+            expected="paired surrogates",
+            got=f"a lone {value[error.start]!a} at character {error.start}",
+        ) from None
+    return value
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, place, row in json_lines(path, '{"text": "..."}'):
         yield number, _text_of(row, place)
 
 
@@ -239,19 +268,7 @@ def _text_of(row: object, place: str) -> str:
     if "text" not in row:
         fields = ", ".join(map(repr, row)) or "no field"
         raise DataError("a document has no text", where=place, expected=expected, got=fields)
-    text = row["text"]
-    if not isinstance(text, str):
-        raise DataError("a document's text is not a string", where=place, expected=expected, got=type(text).__name__)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            "a document's text is not valid Unicode",
-            where=place,
-            expected="paired surrogates",
-            got=f"a lone {text[error.start]!a} at character {error.start}",
-        ) from None
-    return text
+    return valid_text(row["text"], "a document's text", place, expected)
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, str]]:

@@ -29,6 +29,17 @@ class _Epoch(NamedTuple):
     ends: np.ndarray  # int64[documents]: where the k-th ends, counted from the start of the epoch
 
 
+class _Spans(NamedTuple):
+    """Parts of documents, one after the other; each int64[parts]."""
+
+    numbers: np.ndarray  # documents of the stream before this one
+    shifts: np.ndarray  # place in the token file less offset in the stream
+    counts: np.ndarray  # tokens; 0 for a document without any
+
+
+_NOTHING = _Spans(*(np.empty(0, np.int64),) * 3)
+
+
 class Stream:
     """The documents of `train`, each followed by end_of_text, in the order that `seed` gives them, epoch after epoch.
 
@@ -53,13 +64,25 @@ class Stream:
 
     def read(self, offset: int, count: int) -> np.ndarray:
         """Return tokens `offset` to `offset + count` of the stream, int64[count]."""
-        parts = []
-        while count:
-            epoch, start = divmod(offset, self.length)
-            taken = min(count, self.length - start)
-            parts.append(self._read_within(epoch, start, start + taken))
-            offset, count = offset + taken, count - taken
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return self.tokens(self.places(offset, count))
+
+    def tokens(self, places: np.ndarray) -> np.ndarray:
+        """Return the tokens that lie at `places` of the token file, int64, in the same shape."""
+        found: np.ndarray = self._tokens[places].astype(np.int64)
+        return found
+
+    def places(self, offset: int, count: int) -> np.ndarray:
+        """Return where tokens `offset` to `offset + count` of the stream lie in the token file, int64[count]."""
+        spans = self._spans(offset, count)
+        return np.repeat(spans.shifts, spans.counts) + np.arange(offset, offset + count)
+
+    def documents(self, offset: int, count: int) -> np.ndarray:
+        """Return how many documents of the stream end before each of these tokens, int64[count].
+
+        A document that is read again in another epoch is another one.
+        """
+        spans = self._spans(offset, count)
+        return np.repeat(spans.numbers, spans.counts)
 
     def batch(self, offset: int, sequences: int, context: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (tokens, targets), both int64[sequences, context]: consecutive windows of the stream from `offset` on.
@@ -80,15 +103,24 @@ class Stream:
         document = order[np.searchsorted(ends, start, side="right")]
         return Position(epoch, self._hashes[document].tobytes().hex())
 
-    def _read_within(self, epoch: int, start: int, stop: int) -> np.ndarray:
+    def _spans(self, offset: int, count: int) -> _Spans:
+        """Cut tokens `offset` to `offset + count` of the stream into parts of documents."""
+        parts = []
+        while count:
+            epoch, start = divmod(offset, self.length)
+            taken = min(count, self.length - start)
+            parts.append(self._spans_within(epoch, start, start + taken))
+            offset, count = offset + taken, count - taken
+        return _Spans(*(np.concatenate(held) for held in zip(*parts, strict=True))) if parts else _NOTHING
+
+    def _spans_within(self, epoch: int, start: int, stop: int) -> _Spans:
         order, ends = self._epoch(epoch)
         first, last = np.searchsorted(ends, [start, stop - 1], side="right")
         documents = order[first : last + 1]
         begins = ends[first : last + 1] - self._lengths[documents]
         counts = np.minimum(ends[first : last + 1], stop) - np.maximum(begins, start)
-        return self._tokens[np.repeat(self._starts[documents] - begins, counts) + np.arange(start, stop)].astype(
-            np.int64
-        )
+        numbers = np.arange(first, last + 1) + epoch * len(order)
+        return _Spans(numbers, self._starts[documents] - begins - epoch * self.length, counts)
 
     def _sort_epoch(self, epoch: int) -> _Epoch:
         order = np.argsort(sort_keys(self._hashes, self.seed, epoch, self.rollback), kind="stable")

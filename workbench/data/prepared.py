@@ -8,11 +8,7 @@ and that no held-out document, or copy of one, is trained on or shapes the token
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workbench.data.building import Report, sole_builder, whole
 from workbench.data.corpora import Corpus, Document, Speeches, drop_duplicates, fingerprint, read_documents
 from workbench.data.splits import split
 from workbench.data.tokenizer import BytePairs, Tokenizer
@@ -29,8 +26,6 @@ from workbench.identity import Spec, canonical, digest, setting
 
 LAYOUT = 1  # raised when the files of the cache change; part of the cache's key, not of the data's identity
 ENCODED_AT_ONCE = 4_000_000  # characters
-
-Report = Callable[[str], None]
 
 
 class Data(Spec):
@@ -107,9 +102,10 @@ def prepare(data: Data, cache: Path, report: Report | None = None) -> Prepared:
     if not folder.exists():
         report = report or (lambda line: None)
         try:
-            with _sole_builder(folder, report):
+            with sole_builder(folder, report, "prepares this corpus"):
                 if not folder.exists():
-                    _build(data, folder, report)
+                    with whole(folder) as part:
+                        _build(data, part, report)
         except OSError as error:
             raise StoreError(
                 "the cache cannot be written",
@@ -118,6 +114,29 @@ def prepare(data: Data, cache: Path, report: Report | None = None) -> Prepared:
                 fix="free some space, or name another runtime folder with --home FOLDER or WORKBENCH_HOME",
             ) from None
     return _load(key, folder)
+
+
+def known_facts(data: Data, fingerprint: str, cache: Path) -> Facts | None:
+    """Return the counts of data that `cache` holds already, given its corpus's fingerprint; None where it does not."""
+    try:
+        text = (cache / "data" / f"{digest(data.identity(fingerprint))}-{LAYOUT}" / "facts.json").read_bytes()
+        return Facts.model_validate_json(text)
+    except (OSError, ValueError):
+        return None
+
+
+def known_tokenizer(key: str, cache: Path) -> Tokenizer | None:
+    """Return the tokenizer of prepared data by their key; None where `cache` does not hold them.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    folder = cache / "data" / f"{key}-{LAYOUT}"
+    try:
+        facts = Facts.model_validate_json((folder / "facts.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return Tokenizer.load(folder / "tokenizer.json", facts.vocabulary)
 
 
 def check(prepared: Prepared, context: int) -> None:
@@ -148,23 +167,7 @@ def check(prepared: Prepared, context: int) -> None:
 # --- building, once
 
 
-@contextlib.contextmanager
-def _sole_builder(folder: Path, report: Report) -> Iterator[None]:
-    """Hold the folder's lock, waiting for whoever builds it now; the system frees the lock when its holder dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("waiting for another process that prepares this corpus")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _build(data: Data, folder: Path, report: Report) -> None:
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # left by a build that was interrupted: its lock was free
-    part.mkdir()
+def _build(data: Data, part: Path, report: Report) -> None:
     report("reading the corpus")
     documents, duplicates = drop_duplicates(read_documents(data.corpus))
     training, held_out = split(documents, data.held_out)
@@ -192,8 +195,6 @@ def _build(data: Data, folder: Path, report: Report) -> None:
         learned_vocabulary=tokenizer.learned,
     )
     (part / "facts.json").write_text(facts.model_dump_json(indent=2))
-    _flush(part)
-    part.rename(folder)
 
 
 def _write_tokens(path: Path, documents: list[Document], tokenizer: Tokenizer, report: Report) -> list[int]:
@@ -218,13 +219,6 @@ def _batches(documents: list[Document]) -> Iterator[list[Document]]:
             held, size = [], 0
     if held:
         yield held
-
-
-def _flush(folder: Path) -> None:
-    """Bring the folder's files to disk, so that a rename never outlives the content it promises."""
-    for path in folder.iterdir():
-        with open(path, "rb") as handle:
-            os.fsync(handle.fileno())
 
 
 # --- loading

@@ -6,6 +6,7 @@ the text `<|endoftext|>` inside a document is text: the token of that name is on
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -81,10 +82,41 @@ class Tokenizer:
         """Write the tokenizer in the JSON format of the `tokenizers` library, which `transformers` reads too."""
         self._model.save(str(path))
 
+    def publish(self, folder: Path, context: int) -> tuple[Path, Path]:
+        """Write it into a folder, made if need be, for `transformers.AutoTokenizer.from_pretrained`; return the files.
+
+        Text becomes the same tokens there as here, `<|endoftext|>` inside a text included; that token begins and ends
+        documents and is added by nobody unasked.
+
+        Args:
+            folder: Where, beside the model's config.json if there is one.
+            context: The longest sequence of the model, in tokens.
+        """
+        described = json.loads(self._model.to_str())
+        described["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "split_special_tokens": True,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": context,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = folder / "tokenizer.json", folder / "tokenizer_config.json"
+        for path, written in zip(paths, (described, settings), strict=True):
+            path.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return paths
+
     @property
     def learned(self) -> int:
         """How many tokens the corpus filled; at most `vocabulary`."""
         return int(self._model.get_vocab_size())
+
+    @property
+    def pieces(self) -> dict[str, int]:
+        """The id of every token the corpus filled, by the way the `tokenizers` library writes it."""
+        return dict(self._model.get_vocab())
 
     def encode(self, text: str) -> np.ndarray:
         """Return the tokens of `text`, int64[tokens], without an end_of_text."""

@@ -19,13 +19,13 @@ import torch
 from architectures.exits import AtExit, Confident
 from workbench.data.prepared import Prepared
 from workbench.errors import DataError
-from workbench.evaluation import bits, choices
+from workbench.evaluation import answered, bits, choices
 from workbench.evaluation.scoring import LanguageModel, Progress, Score, evaluating, measure_sequences
 from workbench.evaluation.tasks import BitsPerByte, Evaluation, Task, View
 from workbench.records import scores_table
 
 # Each module draws the items of its kind of task, says which sequences they are, and turns answers into their scores.
-_TASKS: dict[str, ModuleType] = {"bits_per_byte": bits, "swapped_words": choices}
+_TASKS: dict[str, ModuleType] = {"bits_per_byte": bits, "swapped_words": choices, "answers": answered}
 
 
 def evaluate(

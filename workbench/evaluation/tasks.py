@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from workbench.identity import Spec, setting
+from workbench.data.answers import Answers
+from workbench.identity import Spec, added, setting
 
 
 class Metric(NamedTuple):
@@ -139,14 +140,78 @@ class SwappedWords(Spec):
         return tuple(self.metrics)
 
 
-Task = Annotated[BitsPerByte | SwappedWords, Field(discriminator="kind")]
+class HeldOutAnswers(Spec):
+    """How many bits the model needs per byte of a held-out answer, given its prompt; one item per example.
+
+    Of weight its bytes. The end_of_text after an answer is part of it: to know where it ends is part of answering.
+    Asked of a model that was fine-tuned on the same file, with the same `held_out`, it is about examples it never saw.
+
+    Attributes:
+        answers: The file, and how an example becomes text.
+        items: How many held-out examples, at most.
+    """
+
+    metrics: ClassVar[dict[str, Metric]] = {
+        "answer_bits_per_byte": Metric("bits per byte", higher_is_better=False),
+    }
+
+    kind: Literal["answers"] = "answers"
+    answers: Answers
+    items: int = setting(256, ge=1)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views in which it is asked: one, at the training context."""
+        return (View(),)
+
+    @property
+    def produces(self) -> tuple[str, ...]:
+        """The names of the metrics it leaves."""
+        return tuple(self.metrics)
+
+
+Task = Annotated[BitsPerByte | SwappedWords | HeldOutAnswers, Field(discriminator="kind")]
+
+
+class Drawing(Spec):
+    """How a model writes text.
+
+    Attributes:
+        tokens: How many, at most; an end_of_text ends a text earlier.
+        temperature: By which logits are divided before a token is drawn; 0 takes the likeliest.
+        top: Draw among the so many likeliest only; None draws among all.
+    """
+
+    tokens: int = setting(100, ge=1)
+    temperature: float = setting(0.8, ge=0, allow_inf_nan=False)
+    top: int | None = setting(50, ge=1)
+
+
+class Samples(Drawing):
+    """Texts that every finished model writes, kept with its record for people to read; nothing is scored by them.
+
+    All runs draw from the same random numbers, so that where two models agree their texts do.
+
+    Attributes:
+        prompts: What the texts begin with, each as the beginning of a document.
+    """
+
+    prompts: tuple[str, ...] = setting(min_length=1)
+    tokens: int = setting(64, ge=1)
 
 
 class Evaluation(Spec):
-    """Everything a finished model is asked. `batch` is the number of tokens in one forward pass: cost, never result."""
+    """Everything a finished model is asked.
+
+    Attributes:
+        tasks: What is scored.
+        batch: Tokens in one forward pass: cost, never result.
+        samples: What it writes besides; None is nothing.
+    """
 
     tasks: tuple[Task, ...] = setting((BitsPerByte(), SwappedWords()), min_length=1)
     batch: int = setting(2048, effect="efficiency", ge=1)
+    samples: Samples | None = added(None)
 
     @field_validator("tasks")
     @classmethod

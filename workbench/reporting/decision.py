@@ -100,9 +100,17 @@ def decide_plan(plan: Mapping[str, Any], records: Sequence[Record], scores: Scor
         scores: Reads the item scores of a record.
 
     Raises:
-        StatisticsError: if the runs mix numerics, or the primary metric cannot be decided honestly. A secondary metric
-            that cannot is left out, and the primary decision says why.
+        StatisticsError: if the runs mix numerics, or the primary metric cannot be decided honestly; for a single run. A
+            secondary metric that cannot is left out, and the primary decision says why.
     """
+    if plan.get("design") == "single":
+        raise StatisticsError(
+            "a single run is compared with nothing",
+            where=plan["baseline"],
+            expected="a sweep of arms under several seeds",
+            got="one run of `workbench train`",
+            fix="see its curve and its scores on the other pages of `workbench dashboard`",
+        )
     found, finished = read_runs(plan, records, scores)
     going = None
     if sequential.design_of(plan):

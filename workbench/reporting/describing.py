@@ -12,6 +12,8 @@ from workbench.records import Record, Status
 from workbench.reporting import sequential
 from workbench.statistics import Contrast, Paired, upper_sd
 
+LINES, DEPTH = 12, 5  # of a diff: where it is long, and the parts of a path that are then shown of what lies deeper
+
 
 def describe_method(contrasts: Sequence[Contrast], alpha: float, smallest_effect: float | None, unit: str) -> list[str]:
     """Say in sentences how contrasts were decided: the method note under every table."""
@@ -86,9 +88,45 @@ def describe_arms(arms: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
     return described
 
 
+def concise(diff: Iterable[Mapping[str, Any]], axis: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Shorten a diff for people: what is new as a whole, by its axis or because it lies deep, becomes one line.
+
+    >>> concise([{"path": "architecture.width", "baseline": 32, "arm": 48}])
+    [{'path': 'architecture.width', 'baseline': 32, 'arm': 48}]
+    >>> parts = [{"path": "a.b.c", "baseline": None, "arm": 1}, {"path": "a.b.d", "baseline": None, "arm": 2}]
+    >>> concise(parts, axis=["a.b"])
+    [{'path': 'a.b', 'baseline': None, 'arm': 'c 1, d 2'}]
+    """
+    lines = _fold_what_lies_deep([dict(line) for line in diff])
+    for path in axis:
+        new = [line for line in lines if line["path"].startswith(path + ".")]
+        if len(new) > 1 and all(line["baseline"] is None for line in new):
+            told = ", ".join(f"{line['path'].removeprefix(path + '.')} {line['arm']}" for line in new)
+            place = lines.index(new[0])
+            lines = [line for line in lines if line not in new]
+            lines.insert(place, {"path": path, "baseline": None, "arm": told})
+    return lines
+
+
+def _fold_what_lies_deep(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(lines) <= LINES:
+        return lines
+    folded: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        parts = line["path"].split(".")
+        deep = len(parts) > DEPTH and line["baseline"] is None
+        folded.setdefault(".".join(parts[:DEPTH]) if deep else line["path"], []).append(line)
+    return [_folded(path, held) if len(held) > 1 else held[0] for path, held in folded.items()]
+
+
+def _folded(path: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    kind = next((f"{line['arm']}, " for line in lines if line["path"] == f"{path}.kind"), "")
+    return {"path": path, "baseline": None, "arm": f"{kind}{len(lines)} fields"}
+
+
 def _differences(arm: Mapping[str, Any]) -> str:
     """Write a diff for people: a component that changes its kind takes its old settings with it."""
-    lines = list(arm.get("diff", ()))
+    lines = concise(arm.get("diff", ()), arm.get("axis") or ())
     if not lines:
         return "nothing: the same configuration, run again under other seeds"
     replaced = {line["path"].removesuffix("kind") for line in lines if line["path"].endswith(".kind")}
@@ -115,6 +153,12 @@ def footnotes(plan: Mapping[str, Any], found: Mapping[int, Record], contrasts: S
         if record is not None and record.status is not Status.FINISHED:
             reason = f": {record.reason}" if record.reason else ""
             yield f"{trial['arm']}, seed {trial['seed']} {record.status}{reason}"
+        if record is not None and record.paired_tokens is not None:
+            times = "once" if record.costs.rollbacks == 1 else f"{record.costs.rollbacks} times"
+            yield (
+                f"{trial['arm']}, seed {trial['seed']} went back from a loss spike {times}; after "
+                f"{record.paired_tokens:,} tokens it read other text than its seeds say, unpaired with the baseline"
+            )
     if any(arm.get("pairing") == "declared" for arm in plan["arms"]):
         yield "pairing is declared, not proven: the workbench passes both trainers the same seed and sees no further"
     for contrast in contrasts:

@@ -7,6 +7,7 @@ a configuration.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.errors import StatisticsError
+from workbench.identity import canonical
 from workbench.records import Record, Status
 from workbench.statistics import EVERY_TASK, Cell, ItemScores, Paired, macro_average, pair, run_means
 
@@ -122,7 +124,8 @@ def _refuse_mixed_numerics(records: Iterable[Record]) -> None:
     kinds: dict[str, Record] = {}
     for record in records:
         if record.numerics is not None:
-            kinds.setdefault(record.numerics.model_dump_json(), record)
+            # what changes no bit, such as activations that are computed again, may differ
+            kinds.setdefault(json.dumps(canonical(record.numerics)), record)
     if len(kinds) > 1:
         raise StatisticsError(
             "the runs were computed with different numerics",

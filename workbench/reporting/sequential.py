@@ -21,7 +21,7 @@ from workbench.statistics.sequential import METHOD, Progress, Standing, decide
 
 def design_of(plan: Mapping[str, Any]) -> Design | None:
     """Return the sequential design of a plan, its margin in the metric's unit; None for a fixed one."""
-    if plan.get("design", "fixed") == "fixed":
+    if plan.get("design", "fixed") != "sequential":
         return None
     seeds, arms = len(plan["seeds"]), len(plan["arms"]) - 1
     return Design(seeds, arms, plan["alpha"], plan["smallest_effect"], plan["futility"])

@@ -18,6 +18,7 @@ MINUS = "−"
 PAIRINGS = {
     "tokens": "same text, token by token",
     "documents": "same documents in the same order",
+    "text": "same text in another order",
     "none": "not paired: other seeds",
     "declared": "declared by the shared seed, not proven",
 }

@@ -1,14 +1,17 @@
 """Checkpoints: weights, optimizer moments and position of a run, safe against a kill at any moment.
 
-A checkpoint is a safetensors file and a JSON file that names its SHA-256; the JSON is renamed into place last.
+A checkpoint is a safetensors file and a JSON file that holds the SHA-256 of both; the JSON is renamed into place last.
 Loading takes the newest whose hash is right, so that a truncated or damaged file costs the work since the one before
-it, no more.
+it, no more. Beside checkpoints (`step-*`) a run may keep points to go back to after a spike (`point-*`, as whole as a
+checkpoint) and weights on its way (`kept-*`), which are still there when it has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,68 +22,229 @@ from torch import nn
 
 from workbench.errors import StoreError
 from workbench.store import write_durably
+from workbench.training.parallel import gathered, like
 
 KEEP = 2
 
 
 @dataclass
 class Progress:
-    """Where a run stands: optimizer steps done, seconds spent, and the curve so far (rows of `records.CURVE`)."""
+    """Where a run stands.
+
+    Attributes:
+        step: Optimizer steps done.
+        seconds: Spent.
+        curve: So far, rows of `records.CURVE`.
+        rollbacks: So far, see `rollback.Guard`.
+        losses: Of the last steps, as many as the rule for rollbacks looks at.
+        point: Steps done at the point to which a spike would take the run back.
+    """
 
     step: int = 0
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    point: int | None = None
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write a checkpoint after `progress.step` steps and remove all but the last two.
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    keep: int = KEEP,
+    *,
+    leads: bool = True,
+) -> None:
+    """Write a checkpoint after `progress.step` steps; remove all but the last `keep`, and those of later steps.
+
+    Later steps than the newest are those of a run before its rollback, or damaged. Of several devices all call this,
+    and the one that leads writes.
 
     Raises:
         StoreError: if the disk refuses it; earlier checkpoints are left as they were.
     """
+    content = pack(model, optimizer)
+    if not leads:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{moment}"] = value
-    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    stem = folder / f"step-{progress.step:09d}"
-    write_durably(stem.with_suffix(".safetensors"), content)
-    described = {"sha256": hashlib.sha256(content).hexdigest(), **asdict(progress)}
-    write_durably(stem.with_suffix(".json"), json.dumps(described).encode())
-    for old in sorted(folder.glob("step-*.json"))[:-KEEP]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    newest = _stem(folder, "step", progress.step)
+    write_state(newest, content, asdict(progress))
+    known = sorted(folder.glob("step-*.json"))
+    place = known.index(newest.with_suffix(".json")) + 1
+    for old in (*known[: max(0, place - keep)], *known[place:]):
+        _remove(old)
+    if progress.point is not None:
+        _remove_points(folder, known[max(0, place - keep)])
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Restore the newest sound checkpoint into model and optimizer; a fresh `Progress` where there is none."""
+    for stale in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        stale.unlink(missing_ok=True)
     for description in sorted(folder.glob("step-*.json"), reverse=True):
-        try:
-            described = json.loads(description.read_text())
-            content = description.with_suffix(".safetensors").read_bytes()
-        except (OSError, ValueError):
+        found = read_state(description.with_suffix(""))
+        if found is None:
             continue
-        if hashlib.sha256(content).hexdigest() != described.pop("sha256", None):
-            continue
-        tensors = load(content)
-        model.load_state_dict(_below(tensors, "model/"))
-        for name, parameter in model.named_parameters():
-            moments = _below(tensors, f"optimizer/{name}/")
-            if moments:
-                optimizer.state[parameter] = {key: _placed(key, value, parameter) for key, value in moments.items()}
-        return Progress(**described)
+        progress = Progress(**found[0])
+        if progress.point is None or read_state(point_stem(folder, progress.point)) is not None:
+            unpack(found[1], model, optimizer)
+            return progress
     return Progress()
 
 
-def save_final(folder: Path, model: nn.Module, summary: dict[str, Any]) -> None:
-    """Write the trained weights and what training cost, then drop the checkpoints that led there."""
+def pack(model: nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
+    """Return weights and optimizer moments as the content of a safetensors file."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{moment}"] = value
+    return _content(tensors)
+
+
+def unpack(content: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put what `pack` returned back where it was."""
+    tensors = load(content)
+    held = model.state_dict()
+    model.load_state_dict({name: like(value, held[name]) for name, value in _below(tensors, "model/").items()})
+    for name, parameter in model.named_parameters():
+        moments = _below(tensors, f"optimizer/{name}/")
+        optimizer.state.pop(parameter, None)
+        if moments:
+            optimizer.state[parameter] = {key: _placed(key, value, parameter) for key, value in moments.items()}
+
+
+def point_stem(folder: Path, step: int) -> Path:
+    """Return where the point after `step` steps lies, without suffix."""
+    return _stem(folder, "point", step)
+
+
+def write_state(stem: Path, content: bytes, described: dict[str, Any]) -> None:
+    """Write tensors and what is said of them: `described`, plain JSON, comes back from `read_state` as it is.
+
+    Raises:
+        StoreError: if the disk refuses it.
+    """
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(stem.with_suffix(".safetensors"), content)
+        signed = {"sha256": _signature(content, described), **described}
+        write_durably(stem.with_suffix(".json"), json.dumps(signed).encode())
+    except (OSError, StoreError) as error:
+        raise StoreError(
+            "a checkpoint could not be written",
+            where=stem.parent,
+            got=error.details["got"] if isinstance(error, StoreError) else error.strerror,
+            fix="make room, then run the same command again: it goes on from the checkpoint before",
+        ) from None
+
+
+def read_state(stem: Path) -> tuple[dict[str, Any], bytes] | None:
+    """Return what is said of tensors, and the content of their file; None where either is gone or damaged."""
+    try:
+        described = json.loads(stem.with_suffix(".json").read_bytes())
+        content = stem.with_suffix(".safetensors").read_bytes()
+    except (OSError, ValueError):
+        return None
+    if not isinstance(described, dict) or described.pop("sha256", None) != _signature(content, described):
+        return None
+    return described, content
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Weights that a run kept on its way.
+
+    Attributes:
+        step: Optimizer steps done.
+        tokens: Read.
+        loss: Mean of the points of the training curve since the weights kept before: nats per token.
+        path: Safetensors file.
+    """
+
+    step: int
+    tokens: int
+    loss: float
+    path: Path
+
+
+def kept_steps(count: int, steps: int, every: int) -> set[int]:
+    """Return after which steps `count` weights are kept, evenly spaced over `steps`, on the points of the curve.
+
+    The end is none of them, as it is kept anyway. Fewer where the curve has not as many points, one each `every` steps.
+    """
+    places = {min(steps, math.ceil(number * steps / (count + 1) / every) * every) for number in range(1, count + 1)}
+    return places - {steps}
+
+
+def keep_weights(
+    folder: Path, model: nn.Module, step: int, tokens: int, curve: list[dict[str, float]], *, leads: bool = True
+) -> None:
+    """Keep the weights as they stand.
+
+    Args:
+        folder: Of the run.
+        model: As it stands.
+        step: Optimizer steps done.
+        tokens: Read.
+        curve: Of the run, so far.
+        leads: Whether this is the device that writes; all of several call this.
+
+    Raises:
+        StoreError: if the disk refuses it.
+    """
+    content = _content(model.state_dict())
+    if not leads:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    content = save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+    before = max((one.step for one in kept(folder) if one.step < step), default=0)
+    losses = [row["loss"] for row in curve if before < row["step"] <= step]
+    described = {"step": step, "tokens": tokens, "loss": sum(losses) / len(losses)}
+    write_state(_stem(folder, "kept", step), content, described)
+
+
+def kept(folder: Path) -> list[Kept]:
+    """Return what a run kept on its way, earliest first; `min` by loss is the best by training loss.
+
+    No validation is done while training, so that a best by anything else is for an evaluation to find.
+    """
+    found = []
+    for path in sorted(folder.glob("kept-*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            described = json.loads(path.read_text())
+            del described["sha256"]
+            found.append(Kept(**described, path=path.with_suffix(".safetensors")))
+    return found
+
+
+def load_kept(one: Kept, model: nn.Module) -> None:
+    """Load weights that a run kept on its way.
+
+    Raises:
+        StoreError: if they are not those that were saved.
+    """
+    found = read_state(one.path.with_suffix(""))
+    if found is None:
+        raise StoreError(
+            "kept weights are damaged", where=one.path, fix="remove the folder of the model; it is trained again"
+        )
+    model.load_state_dict(load(found[1]))
+
+
+def save_final(folder: Path, model: nn.Module, summary: dict[str, Any], *, leads: bool = True) -> None:
+    """Write the trained weights and what training cost, then drop the checkpoints that led there.
+
+    Of several devices all call this, and the one that leads writes.
+    """
+    content = _content(model.state_dict())
+    if not leads:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / "final.safetensors", content)
     described = {"sha256": hashlib.sha256(content).hexdigest(), **summary}
     write_durably(folder / "final.json", json.dumps(described).encode())
-    for path in folder.glob("step-*"):
+    for path in (*folder.glob("step-*"), *folder.glob("point-*")):
         path.unlink(missing_ok=True)
 
 
@@ -108,10 +272,38 @@ def load_final(folder: Path, model: nn.Module) -> dict[str, Any] | None:
     return described
 
 
+def _content(tensors: dict[str, torch.Tensor]) -> bytes:
+    return bytes(save({name: gathered(value.detach()).cpu().contiguous() for name, value in tensors.items()}))
+
+
+def _stem(folder: Path, kind: str, step: int) -> Path:
+    return folder / f"{kind}-{step:09d}"
+
+
+def _remove_points(folder: Path, oldest: Path) -> None:
+    """Remove the points before the one that the oldest checkpoint needs."""
+    with contextlib.suppress(OSError, ValueError):
+        needed = point_stem(folder, json.loads(oldest.read_text())["point"]).name
+        for point in folder.glob("point-*.json"):
+            if point.stem < needed:
+                _remove(point)
+
+
+def _remove(description: Path) -> None:
+    description.unlink(missing_ok=True)
+    description.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def _signature(content: bytes, described: dict[str, Any]) -> str:
+    text = json.dumps(described, sort_keys=True)
+    return hashlib.sha256(hashlib.sha256(content).digest() + text.encode()).hexdigest()
+
+
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _placed(moment: str, value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     # AdamW keeps its step counter on the parameter's device only when fused; on the CPU both are the same place
-    return value.to(parameter.device) if moment != "step" or parameter.is_cuda else value
+    placed = value.to(parameter.device) if moment != "step" or parameter.is_cuda else value
+    return like(placed, parameter) if placed.shape == parameter.shape else placed

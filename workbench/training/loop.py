@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 import torch
@@ -23,15 +24,30 @@ from architectures.transformer import Transformer
 from workbench.errors import StoreError
 from workbench.records import Costs, Numerics, Seeds, Status, curve_table
 from workbench.seeds import seed_for, standard_normal
-from workbench.training.checkpoints import load_checkpoint, load_final, save_checkpoint, save_final
+from workbench.training.checkpoints import (
+    keep_weights,
+    kept,
+    kept_steps,
+    load_checkpoint,
+    load_final,
+    save_checkpoint,
+    save_final,
+)
+from workbench.training.execution import prepared
 from workbench.training.feeding import Fed, Feed
-from workbench.training.numerics import autocast
+from workbench.training.lowbit import in_few_bits
+from workbench.training.numerics import utilised
 from workbench.training.objective import Objective, Term
 from workbench.training.optimizers import make_optimizer, set_rates
 from workbench.training.pace import Pace
+from workbench.training.parallel import Alone
+from workbench.training.probes import Prober
 from workbench.training.recipe import Training
+from workbench.training.rollback import Guard, Spike
+from workbench.training.stepping import ALONE, Taken, compute_gradients, take_step
 
 CURVE_POINTS = 100
+CHECKPOINT_SHARE = 0.01  # of a run's time that checkpoints by the clock may take
 
 
 class Interrupted(Exception):
@@ -40,13 +56,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Trained:
-    """What training left: the model (weights as trained), how it ended, its curve and its costs."""
+    """What training left: the model (weights as trained), how it ended, its curve, its costs, where it went back."""
 
     model: Transformer
     status: Status
     reason: str | None
     curve: pa.Table
     costs: Costs
+    rollbacks: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,11 @@ class Job:
 
 
 def train(
-    job: Job, *, watch: Callable[[Step], None] = lambda step: None, stop: Callable[[], bool] = lambda: False
+    job: Job,
+    *,
+    watch: Callable[[Step], None] = lambda step: None,
+    stop: Callable[[], bool] = lambda: False,
+    parallel: Alone = ALONE,
 ) -> Trained:
     """Train one model, or take up where its last checkpoint stands, or load it where it has been trained before.
 
@@ -102,6 +123,25 @@ def train(
         job: What to train, on what, and where its checkpoints lie.
         watch: Called at every point that is put on the curve.
         stop: Asked after every step; when true a checkpoint is written and `Interrupted` raised.
+        parallel: The devices that train it together, each of which calls this.
+
+    Raises:
+        StoreError: if the parent is not trained, or weights are damaged.
+    """
+    model, trained = begin(job)
+    if trained is not None:
+        return trained
+    run = Run(job, model, watch, stop, parallel)
+    trained = run.end(run.go())
+    parallel.wait()
+    if not parallel.whole:
+        model = build(job.architecture, job.seeds, job.numerics, job.spelling)
+        load_final(job.folder, model)
+    return replace(trained, model=model)
+
+
+def begin(job: Job) -> tuple[Transformer, Trained | None]:
+    """Return the model from which the stage starts, and what training left where it has ended before.
 
     Raises:
         StoreError: if the parent is not trained, or weights are damaged.
@@ -109,30 +149,17 @@ def train(
     model = build(job.architecture, job.seeds, job.numerics, job.spelling)
     summary = load_final(job.folder, model)
     if summary is not None:
-        curve = curve_table(summary["curve"])
-        return Trained(model, Status(summary["status"]), summary["reason"], curve, Costs(**summary["costs"]))
+        if summary["status"] != Status.FINISHED or _on_the_way(job) <= {one.step for one in kept(job.folder)}:
+            curve, costs, rollbacks = curve_table(summary["curve"]), summary["costs"], summary.get("rollbacks", ())
+            return model, Trained(model, Status(summary["status"]), summary["reason"], curve, Costs(**costs), rollbacks)
+        model = build(job.architecture, job.seeds, job.numerics, job.spelling)
     if job.parent is not None and load_final(job.parent, model) is None:
         raise StoreError("a stage has nothing to start from", where=job.parent, expected="trained weights", got="none")
-    run = _Run(job, model, watch, stop)
-    reason = run.go()
-    status, progress = Status.DIVERGED if reason else Status.FINISHED, run.progress
-    tokens = run.pace.first(progress.step) * run.pace.context
-    costs = Costs(
-        training_seconds=progress.seconds,
-        tokens=tokens,
-        tokens_per_second=tokens / max(progress.seconds, 1e-9),
-        peak_memory_bytes=peak_memory(job.numerics),
-    )
-    described = {
-        "status": status,
-        "reason": reason,
-        "curve": progress.curve,
-        "costs": costs.model_dump(),
-        "architecture": job.architecture.model_dump(mode="json"),
-        "data": job.data,
-    }
-    save_final(job.folder, model, described)
-    return Trained(model, status, reason, curve_table(progress.curve), costs)
+    return model, None
+
+
+def _on_the_way(job: Job) -> set[int]:
+    return kept_steps(job.stage.checkpoints, job.pace.steps, curve_interval(job.pace.steps))
 
 
 def build(
@@ -143,53 +170,7 @@ def build(
     initialise(
         model, architecture, lambda name, shape: standard_normal(seeds.initialisation, f"initialisation/{name}", shape)
     )
-    return model.to(numerics.device)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What one optimizer step saw: 0-dim tensors, so that no device is waited for.
-
-    Attributes:
-        loss: Weighted mean of nats per target.
-        norm: Of the gradient, before clipping.
-        costs: What else was minimised, by name.
-    """
-
-    loss: torch.Tensor
-    norm: torch.Tensor
-    costs: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
-def take_step(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    parts: Sequence[Fed],
-    numerics: Numerics,
-    clip: float,
-    progress: float,
-    step: int = 0,
-) -> Taken:
-    """Do one optimizer step over `parts`, which pass through the model one after the other.
-
-    A target counts the same wherever it stands, so that the gradient is that of all parts in one batch.
-    """
-    now = torch.tensor(progress, dtype=torch.float64)
-    total = torch.stack([part.batch.weights.sum() for part in parts]).sum()
-    optimizer.zero_grad(set_to_none=True)
-    losses, costs = [], dict[str, torch.Tensor]()
-    for part in parts:
-        with autocast(numerics):
-            nats, further = objective(part.batch, now, part.places, step)
-        weights = part.batch.weights
-        loss, share = (nats * weights).sum() / total, weights.sum() / total
-        further = {name: cost * share for name, cost in further.items()}
-        sum(further.values(), start=loss).backward()
-        losses.append(loss.detach())
-        costs |= {name: costs.get(name, 0.0) + cost.detach() for name, cost in further.items()}
-    norm = torch.nn.utils.clip_grad_norm_(objective.model.parameters(), clip)
-    optimizer.step()
-    return Taken(torch.stack(losses).sum(), norm, costs)
+    return cast(Transformer, in_few_bits(model.to(numerics.device), numerics.matmul))
 
 
 def peak_memory(numerics: Numerics) -> int:
@@ -199,16 +180,33 @@ def peak_memory(numerics: Numerics) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class _Run:
+def curve_interval(steps: int) -> int:
+    """Return how many steps lie between two points of the learning curve of a run."""
+    return max(1, steps // CURVE_POINTS)
+
+
+class Run:
     """One stage under way: the model, its optimizer, and where they stand."""
 
-    def __init__(self, job: Job, model: Transformer, watch: Callable[[Step], None], stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        model: Transformer,
+        watch: Callable[[Step], None],
+        stop: Callable[[], bool],
+        parallel: Alone = ALONE,
+    ) -> None:
         self.job, self.pace, self.model, self._watch, self._stop = job, job.pace, model, watch, stop
-        self.objective = Objective(model, (*job.stage.terms(), *job.terms))
+        self.parallel = parallel
+        objective = prepared(Objective(model, (*job.stage.terms(), *job.terms)), job.numerics)
+        self.objective = parallel.wrap(objective, job.architecture)
         self.optimizer = make_optimizer(model, job.stage.optimizer)
         self.progress = load_checkpoint(job.folder, model, self.optimizer)
-        self._saved = 0.0
-        self._every = max(1, self.pace.steps // CURVE_POINTS)
+        self._guard = Guard(job.stage.rollback, job.folder, model, self.optimizer, self.progress, self.pace)
+        self._feed = self._current_feed()
+        self._saved, self._writing, self.together = 0.0, 0.0, 1
+        self._every, self._kept = curve_interval(self.pace.steps), _on_the_way(job)
+        self.prober = Prober(job.stage.probes, model, self.pace.steps, self._every, job.numerics.compiled)
 
     def go(self) -> str | None:
         """Step from where `progress` stands to the end of the budget; return why the run diverged, if it did."""
@@ -219,29 +217,87 @@ class _Run:
             step = progress.step
             factor = self.job.stage.schedule.factor(step, self.pace.steps)
             set_rates(self.optimizer, factor)
-            taken = self._take(step)
+            with self.prober.over(step + 1):
+                taken = self._take(step)
             progress.step, progress.seconds = step + 1, time.perf_counter() - began
-            if progress.step % self._every == 0 or progress.step == self.pace.steps:
-                reason = self._note(taken, factor)
-                if reason:
-                    return reason
-            self._pause()
+            self._guard.see(taken.loss, taken.norm)
+            stopping, saving = self._asked()
+            marked = self.marked()
+            spike = self._guard.look() if marked or saving or self._guard.due(progress.step) else None
+            reason = self._go_back(spike) if spike else self.note(taken, factor) if marked else None
+            if reason:
+                return reason
+            if saving or spike:
+                self.save()
+            if stopping:
+                raise Interrupted
         return None
 
+    def marked(self) -> bool:
+        """Return whether the last step is put on the curve."""
+        return self.progress.step % self._every == 0 or self.progress.step == self.pace.steps
+
+    def _asked(self) -> tuple[bool, bool]:
+        """Return whether the run is asked to stop, and whether a checkpoint is due: the same on all devices."""
+        wait = max(self.job.stage.checkpoint_seconds, self._writing / CHECKPOINT_SHARE)
+        late = time.perf_counter() - self._saved > wait
+        stopping, due = self.parallel.most(self._stop(), self.parallel.leads and late)
+        return bool(stopping), bool(stopping or due)
+
+    def _go_back(self, spike: Spike) -> str | None:
+        """Take the run back to before a spike, and on to other text; return why it may not, if so."""
+        reason = self._guard.go_back(spike)
+        self._feed = self._current_feed()
+        return reason
+
+    def _current_feed(self) -> Feed:
+        rollbacks = len(self.progress.rollbacks)
+        return self.job.feed.restarted(rollbacks) if rollbacks else self.job.feed
+
+    def parts(self, step: int) -> tuple[list[Fed], int]:
+        """Return what passes through the model in a step, one after the other; how many of the last count nothing."""
+        first = self.pace.first(step)
+        passes = self.parallel.passes(self.pace.size(step), self.job.stage.microbatch)
+        begin, end = min(one.first for one in passes), max(one.first + one.count for one in passes)
+        fed = self._feed.sequences(first + begin, end - begin)
+        parts = [fed.part(one.first - begin, one.count).to(self.job.numerics.device) for one in passes]
+        return parts, sum(not one.counts for one in passes)
+
     def _take(self, step: int) -> Taken:
+        job = self.job
+        self.draw_dropout(step)
+        parts, idle = self.parts(step)
+        return take_step(
+            self.objective,
+            self.optimizer,
+            parts,
+            job.numerics,
+            job.stage.clip,
+            step / self.pace.steps,
+            step,
+            self.parallel,
+            idle,
+        )
+
+    def _gradients(self, steps: Iterable[int]) -> Iterator[int]:
+        """Put the gradients of some steps in place, one after the other, at the weights as they stand."""
+        for step in steps:
+            self.draw_dropout(step)
+            parts, idle = self.parts(step)
+            share, numerics = step / self.pace.steps, self.job.numerics
+            compute_gradients(self.objective, parts, numerics, share, step, self.parallel, idle)
+            yield step
+        self.objective.zero_grad(set_to_none=True)
+
+    def draw_dropout(self, step: int) -> None:
+        """Seed torch's generator for what a step draws."""
         job, seeds = self.job, self.job.seeds
         if job.architecture.draws:
-            torch.manual_seed(seed_for(seeds.dropout, f"dropout/{step}") % 2**63)
-        fed = job.feed.sequences(self.pace.first(step), self.pace.size(step))
-        count = job.stage.microbatch or self.pace.size(step)
-        parts = [
-            fed.part(first, min(count, self.pace.size(step) - first)).to(job.numerics.device)
-            for first in range(0, self.pace.size(step), count)
-        ]
-        share = step / self.pace.steps
-        return take_step(self.objective, self.optimizer, parts, job.numerics, job.stage.clip, share, step)
+            number = len(self.progress.rollbacks)
+            name = f"rollback/{number}/dropout/{step}" if number else f"dropout/{step}"
+            torch.manual_seed(seed_for(seeds.dropout, self.parallel.stream(name)) % 2**63)
 
-    def _note(self, taken: Taken, factor: float) -> str | None:
+    def note(self, taken: Taken, factor: float) -> str | None:
         """Put the last step on the curve, or return why the run diverged in it."""
         progress = self.progress
         rate = self.job.stage.optimizer.learning_rate * factor
@@ -250,16 +306,51 @@ class _Run:
             at = f"at step {progress.step} of {self.pace.steps}"
             return f"loss {row['loss']}, gradient norm {row['gradient_norm']} {at}"
         tokens = self.pace.first(progress.step) * self.pace.context
-        costs = {name: cost.item() for name, cost in taken.costs.items()}
-        progress.curve.append({"step": progress.step, "tokens": tokens, **row, **costs})
+        costs = {name: value.item() for name, value in (taken.costs | taken.seen).items()}
+        if self.prober.compares(progress.step):
+            last = range(max(0, progress.step - self.job.stage.probes.gradients), progress.step)
+            self.prober.compare(self._gradients(last))
+        probed = self.prober.row(row["gradient_norm"])
+        progress.curve.append({"step": progress.step, "tokens": tokens, **row, **costs, **probed})
+        if progress.step in self._kept:
+            curve, leads = progress.curve, self.parallel.leads
+            keep_weights(self.job.folder, self.model, progress.step, tokens, curve, leads=leads)
         self._watch(Step(progress.step, self.pace.steps, row["loss"], tokens / progress.seconds))
         return None
 
-    def _pause(self) -> None:
-        """Write a checkpoint when one is due, or when the run was asked to stop."""
-        stopping = self._stop()
-        if stopping or time.perf_counter() - self._saved > self.job.stage.checkpoint_seconds:
-            save_checkpoint(self.job.folder, self.model, self.optimizer, self.progress)
-            self._saved = time.perf_counter()
-        if stopping:
-            raise Interrupted
+    def save(self) -> None:
+        """Write a checkpoint."""
+        leads, began = self.parallel.leads, time.perf_counter()
+        if leads:
+            self._guard.secure()
+        save_checkpoint(self.job.folder, self.model, self.optimizer, self.progress, self.job.stage.keep, leads=leads)
+        self._saved = time.perf_counter()
+        self._writing = self._saved - began
+
+    def end(self, reason: str | None) -> Trained:
+        """Save the weights as they stand, with what training them cost and why they diverged, if they did."""
+        status, progress = Status.DIVERGED if reason else Status.FINISHED, self.progress
+        tokens = self.pace.first(progress.step) * self.pace.context
+        lost = sum(one["lost_tokens"] for one in progress.rollbacks)
+        rate = (tokens + lost) / max(progress.seconds, 1e-9)
+        costs = Costs(
+            training_seconds=progress.seconds,
+            tokens=tokens,
+            tokens_per_second=rate,
+            mfu_exact=utilised(rate, self.job.architecture, self.job.numerics),
+            peak_memory_bytes=int(self.parallel.most(peak_memory(self.job.numerics))[0]),
+            rollbacks=len(progress.rollbacks),
+            lost_tokens=lost,
+            together=self.together,
+        )
+        described = {
+            "status": status,
+            "reason": reason,
+            "curve": progress.curve,
+            "costs": costs.model_dump(),
+            "rollbacks": progress.rollbacks,
+            "architecture": self.job.architecture.model_dump(mode="json"),
+            "data": self.job.data,
+        }
+        save_final(self.job.folder, self.model, described, leads=self.parallel.leads)
+        return Trained(self.model, status, reason, curve_table(progress.curve), costs, progress.rollbacks)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from architectures.architecture import Architecture
+from architectures.compute import mfu
 from workbench.errors import PlanError
 from workbench.records import Numerics
 
@@ -17,12 +18,26 @@ PREFERRED = {"cuda": ("sdpa", "reference"), "cpu": ("sdpa", "reference")}
 
 
 def resolve(
-    device: str, precision: str, attention: str, threads: int, architectures: Sequence[Architecture]
+    device: str,
+    precision: str,
+    attention: str,
+    threads: int,
+    architectures: Sequence[Architecture],
+    *,
+    packed: bool = False,
 ) -> Numerics:
     """Resolve "auto" to what all `architectures` support, from facts about the machine and never from a timing.
 
     bfloat16 is chosen on CUDA devices that have it. On a CPU it is left to the user: without the instructions for it a
     training step takes more than twice as long (measured: results/benchmarks/bench.md, tests/benchmarks/precision.py).
+
+    Args:
+        device: "cpu", "cuda" or "auto".
+        precision: "float32", "bfloat16" or "auto".
+        attention: A backend, or "auto".
+        threads: Of this process.
+        architectures: Of all arms.
+        packed: Whether one of them trains on windows of several documents that are hidden from each other.
 
     Raises:
         PlanError: if the device is absent or an arm does not support the attention backend that was asked for.
@@ -37,7 +52,7 @@ def resolve(
     refusals: dict[str, str] = {}
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     for backend in backends:
-        known = [one.backends(device, dtype) for one in architectures]
+        known = [one.backends(device, dtype, plain=not packed, documents=packed) for one in architectures]
         reasons = [reason for one in known if (reason := one.get(backend, "there is no such backend"))]
         if not reasons:
             return Numerics.model_validate(
@@ -58,6 +73,14 @@ def settle(numerics: Numerics) -> None:
     torch.use_deterministic_algorithms(True)
     # with deterministic algorithms torch also fills every fresh tensor with NaN: a debugging aid that costs bandwidth
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def utilised(tokens_per_second: float, architecture: Architecture, numerics: Numerics) -> float:
+    """Return model FLOPs utilisation of the device at hand, FLOPs counted exactly; 0 where its peak is not known."""
+    if numerics.device != "cuda":
+        return 0.0
+    device, together = torch.cuda.get_device_name(), numerics.devices
+    return mfu(tokens_per_second, architecture, device, formula="exact", devices=together) or 0.0
 
 
 def autocast(numerics: Numerics) -> contextlib.AbstractContextManager[Any]:

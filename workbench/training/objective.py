@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from architectures.architecture import Architecture
-from architectures.transformer import Batch, Output, Transformer
+from architectures.transformer import SMALLEST, Batch, Output, Transformer
 from workbench.errors import PlanError
 
 
@@ -32,6 +32,7 @@ class Predicted:
         logits: (batch, time, vocabulary), where a term of this step needs them.
         places: See `feeding.Fed`.
         step: 0-based.
+        progress: Share of training done, 0-dim.
     """
 
     output: Output
@@ -40,10 +41,11 @@ class Predicted:
     logits: Tensor | None
     places: Tensor | None
     step: int
+    progress: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of `values`, (batch, time), each target weighted as it counts."""
-        return (values * self.batch.weights).sum() / self.batch.weights.sum()
+        return (values * self.batch.weights).sum() / self.batch.weights.sum().clamp(min=SMALLEST)
 
 
 class Term(ABC):
@@ -59,6 +61,10 @@ class Term(ABC):
     @abstractmethod
     def cost(self, predicted: Predicted) -> Tensor:
         """Return the cost beside the weighted mean of nats: 0-dim, already scaled, nats per target."""
+
+    def told(self, predicted: Predicted) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cost, and what else is put on the learning curve: 0-dim means per target, by name."""
+        return self.cost(predicted), {}
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,11 @@ class Objective(nn.Module):
 
     def forward(
         self, batch: Batch, progress: Tensor, places: Tensor | None = None, step: int = 0
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return nats, float32 (batch, time), and the cost of every penalty and term, 0-dim, by name."""
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Return nats, float32 (batch, time); the cost of every penalty and term; and what terms saw beside it.
+
+        Costs and what was seen are 0-dim, by name; what was seen carries no gradient.
+        """
         output = self.model(batch, progress)
         terms = [term for term in self.terms if term.applies(step)]
         if any(term.needs_logits for term in terms):
@@ -113,8 +122,10 @@ class Objective(nn.Module):
         else:
             logits, nats = None, self.model.nats(output, batch)
         costs = self.model.penalties(output, batch, nats)
-        predicted = Predicted(output, batch, nats, logits, places, step)
-        return nats, costs | {term.name: term.cost(predicted) for term in terms}
+        predicted = Predicted(output, batch, nats, logits, places, step, progress)
+        told = {term.name: term.told(predicted) for term in terms}
+        seen = {name: value.detach() for _, also in told.values() for name, value in also.items()}
+        return nats, costs | {name: cost for name, (cost, _) in told.items()}, seen
 
 
 def refuse_without_logits(terms: Sequence[str], architecture: Architecture, where: str) -> None:

@@ -8,7 +8,7 @@ a gradient that is not finite: the weights stop being finite with it. Refuses mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,24 +16,42 @@ from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 
 from architectures.accounting import part_of
-from workbench.identity import Spec, setting
+from workbench.identity import Spec, added, setting
+from workbench.training.lowbit import EightBitAdamW, bytes_per_element
 
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 BY_MUON = ("attention", "feed_forward")
+ONE_MOMENT, TWO_MOMENTS = 4.0, 8.0  # bytes of float32 per element
 
 
 class AdamW(Spec):
-    """AdamW (arXiv 1711.05101). Matrices decay, vectors (gains, biases) do not; the rule is by number of dimensions."""
+    """AdamW (arXiv 1711.05101). Matrices decay, vectors (gains, biases) do not; the rule is by number of dimensions.
+
+    Attributes:
+        learning_rate: Peak.
+        betas: Of the two moments.
+        epsilon: Added to the root of the second.
+        weight_decay: Of what decays, per unit of learning rate.
+        states: How the two moments are kept: "int8" in blocks with a scale each (`lowbit.EightBitAdamW`).
+    """
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = setting(default=3e-3, effect="training", gt=0)
     betas: tuple[Momentum, Momentum] = setting(default=(0.9, 0.95), effect="training")
     epsilon: float = setting(default=1e-8, effect="training", gt=0)
     weight_decay: float = setting(default=0.1, effect="training", ge=0)
+    states: Literal["float32", "int8"] = added("float32", effect="training")
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return AdamW over two groups: what decays and what does not."""
+        if self.states == "int8":
+            groups = _groups(model.parameters(), self.weight_decay)
+            return EightBitAdamW(groups, self.learning_rate, self.betas, self.epsilon)
         return _adamw(model.parameters(), self.learning_rate, self.betas, self.epsilon, self.weight_decay)
+
+    def moments(self, name: str, shape: tuple[int, ...]) -> float:
+        """Return the bytes kept per element of the parameter of that name and shape."""
+        return TWO_MOMENTS if self.states == "float32" else bytes_per_element(shape)
 
 
 class Lion(Spec):
@@ -56,6 +74,10 @@ class Lion(Spec):
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return Lion over two groups: what decays and what does not."""
         return _SignMomentum(_groups(model.parameters(), self.weight_decay), self.learning_rate, self.betas)
+
+    def moments(self, name: str, shape: tuple[int, ...]) -> float:
+        """Return the bytes kept per element of the parameter of that name and shape."""
+        return ONE_MOMENT
 
 
 class Muon(Spec):
@@ -90,7 +112,7 @@ class Muon(Spec):
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return Muon over the matrices of attention and feed-forward beside AdamW over everything else."""
         named = list(model.named_parameters())
-        chosen = {name for name, parameter in named if parameter.ndim == 2 and part_of(name) in BY_MUON}
+        chosen = {name for name, parameter in named if _by_muon(name, parameter.shape)}
         muon = torch.optim.Muon(
             [parameter for name, parameter in named if name in chosen],
             lr=self.matrix_learning_rate,
@@ -101,6 +123,10 @@ class Muon(Spec):
         )
         others = [parameter for name, parameter in named if name not in chosen]
         return _Together(muon, _adamw(others, self.learning_rate, self.betas, self.epsilon, self.weight_decay))
+
+    def moments(self, name: str, shape: tuple[int, ...]) -> float:
+        """Return the bytes kept per element of the parameter of that name and shape."""
+        return ONE_MOMENT if _by_muon(name, shape) else TWO_MOMENTS
 
 
 def make_optimizer(model: nn.Module, recipe: AdamW | Lion | Muon) -> torch.optim.Optimizer:
@@ -165,6 +191,10 @@ class _Together(torch.optim.Optimizer):
         """Do one step of each."""
         for part in self.parts:
             part.step()
+
+
+def _by_muon(name: str, shape: Sequence[int]) -> bool:
+    return len(shape) == 2 and part_of(name) in BY_MUON
 
 
 def _adamw(

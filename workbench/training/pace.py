@@ -72,11 +72,14 @@ class Pace:
 
 
 def pace(tokens: int, batch: int, context: int, warmup: BatchWarmup | None = None) -> Pace:
-    """Return the steps that spend a budget of `tokens` at `batch` sequences of `context` tokens a step."""
+    """Return the steps that spend a budget of `tokens` at `batch` sequences of `context` tokens a step.
+
+    With a warmup as many sequences are read as without one; the last step may be smaller for it.
+    """
+    steps = math.ceil(tokens / (batch * context))
     if warmup is None:
-        steps = math.ceil(tokens / (batch * context))
         return Pace(np.arange(steps + 1, dtype=np.int64) * batch, context)
-    firsts = [0]
-    while (read := firsts[-1] * context) < tokens:
-        firsts.append(firsts[-1] + warmup.size(read / tokens, batch))
+    firsts, end = [0], steps * batch
+    while (read := firsts[-1]) < end:
+        firsts.append(min(end, read + warmup.size(read * context / tokens, batch)))
     return Pace(np.array(firsts, np.int64), context)
