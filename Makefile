@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test test-slow lint bench calibration clean browser
+.PHONY: quickstart test test-slow lint bench bench-gpu calibration clean browser
 
 quickstart: $(VENV)/all.installed  ## train a paired sweep on real text and print its verdicts
 	$(BIN)/workbench run quickstart
@@ -25,6 +25,9 @@ lint: $(VENV)/dev.installed
 
 bench: $(VENV)/dev.installed  ## ratios against other implementations, measured in one run
 	$(BIN)/python -m tests.benchmarks
+
+bench-gpu: $(VENV)/dev.installed  ## tokens per second, MFU and peak memory on a CUDA device, where there is one
+	$(BIN)/python -m tests.benchmarks.gpu
 
 calibration: $(VENV)/dev.installed  ## error rates and power of every method, into results/calibration: about an hour
 	$(BIN)/python -m tests.benchmarks.calibration

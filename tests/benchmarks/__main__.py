@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from tests.benchmarks import claims, components, crossed, overhead, precision, step_speed, verdict
+from tests.benchmarks import claims, components, crossed, overhead, precision, reading, stacked, step_speed, verdict
 from workbench.provenance import provenance
 
 
@@ -19,12 +19,16 @@ def main() -> None:
         f"{about['processor']}, {about['system']}, Python {platform.python_version()}, "
         f"torch {about['packages']['torch']}\n"
     )
-    print("## Training step against transformers' Llama\n")
+    print("## Training step against others of the same arithmetic\n")
     step_speed.main([])
+    print("\n## Waiting for data\n")
+    reading.main()
     print("\n## Every component\n")
     components.main([])
     print("\n## bfloat16 on this CPU\n")
     precision.main()
+    print("\n## Seeds as one stack\n")
+    stacked.main()
     print("\n## What a run costs beyond training and evaluation\n")
     overhead.main()
     print("\n## Figures of the README\n")

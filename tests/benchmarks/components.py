@@ -25,26 +25,15 @@ from torch import Tensor, nn
 
 from architectures.accounting import flops_per_token
 from architectures.architecture import AXES, Architecture
-from architectures.attention import MultiHead
 from architectures.component import Component, effect_of
 from architectures.dropout import Dropout
-from architectures.feedforward import SwiGLU
 from architectures.initialisation import initialise
-from architectures.positions import Rotary
 from architectures.specimens import members
 from architectures.transformer import Batch
-from tests.benchmarks.step_speed import HEADS, INNER, LAYERS, SEQUENCES, TIME, VOCABULARY, WIDTH
+from tests.benchmarks.step_speed import ARCHITECTURE as BASE
+from tests.benchmarks.step_speed import LAYERS, SEQUENCES, TIME, VOCABULARY, WIDTH
 
 BAR = 1.5
-BASE = Architecture(
-    width=WIDTH,
-    layers=LAYERS,
-    context=TIME,
-    vocabulary=VOCABULARY,
-    position=Rotary(),
-    attention=MultiHead(heads=HEADS),
-    feed_forward=SwiGLU(width=INNER),
-)
 REQUIRED = 4  # the value of a required number that the base's own component does not have
 BESIDE = 4  # steps between two of the base
 Case = tuple[Architecture, str]

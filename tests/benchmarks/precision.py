@@ -16,10 +16,11 @@ from architectures.transformer import Batch
 from workbench.records import Numerics, Seeds
 from workbench.seeds import generator
 from workbench.training.feeding import Fed
-from workbench.training.loop import build, take_step
+from workbench.training.loop import build
 from workbench.training.objective import Objective
 from workbench.training.optimizers import make_optimizer
 from workbench.training.recipe import AdamW
+from workbench.training.stepping import take_step
 
 ROUNDS = 6
 
