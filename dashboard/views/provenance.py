@@ -16,6 +16,7 @@ from dashboard.reading import View
 from workbench.errors import StatisticsError
 from workbench.records import Record
 from workbench.reporting import wording
+from workbench.reporting.describing import describe_numerics
 
 
 def show(view: View) -> None:
@@ -105,7 +106,7 @@ def _declared(plan: dict[str, Any]) -> list[tuple[str, object]]:
         ("Detectable with these seeds", _detectable(plan)),
         ("Method", plan.get("method")),
         ("Lost runs", plan.get("missing")),
-        ("Numerics", ", ".join(f"{name} {value}" for name, value in (plan.get("numerics") or {}).items()) or None),
+        ("Numerics", describe_numerics(plan.get("numerics") or {}) or None),
         ("Corpus", plan.get("corpus")),
     ]
     return [(label, text) for label, text in known if text is not None]

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from workbench.errors import StoreError
-from workbench.records import Status
+from workbench.records import Numerics, Status
 from workbench.reporting import (
     Decision,
     csv_table,
@@ -31,6 +31,7 @@ from workbench.reporting import (
     verdict_lines,
     write_report,
 )
+from workbench.reporting.describing import describe_numerics
 from workbench.reporting.escaping import plain, to_csv, to_html, to_latex, to_markdown
 from workbench.reporting.tables import columns, rows
 
@@ -286,3 +287,12 @@ def test_a_terminal_prints_names_and_not_their_markup(decisions):
     assert "[bold]red[/bold]|`a`" in text
     assert "│" not in text
     assert re.search(r"^  a b ", text, re.M)
+
+
+def test_numerics_are_told_without_what_is_as_usual() -> None:
+    plain = Numerics(attention="sdpa", precision="float32", device="cpu", threads=1)
+    told = "execution loop, attention sdpa, precision float32, device cpu, threads 1"
+    assert describe_numerics(plain.model_dump()) == told
+    assert describe_numerics(plain.model_copy(update={"devices": 2, "matmul": "int8"}).model_dump()) == (
+        f"{told}, devices 2, matmul int8"
+    )

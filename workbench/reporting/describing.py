@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.records import Record, Status
+from workbench.records import Numerics, Record, Status
 from workbench.reporting import sequential
 from workbench.statistics import Contrast, Paired, upper_sd
 
@@ -86,6 +86,18 @@ def describe_arms(arms: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
             "coverage": arm.get("coverage"),
         }
     return described
+
+
+def describe_numerics(numerics: Mapping[str, Any]) -> str:
+    """Write numerics for people: what every run must say, how its seeds share a device, and what is not as usual.
+
+    >>> describe_numerics({"precision": "float32", "devices": 2, "sharded": False, "matmul": "same"})
+    'precision float32, devices 2'
+    """
+    fields = Numerics.model_fields
+    usual = {name: field.default for name, field in fields.items() if not field.is_required() and name != "execution"}
+    told = (name for name in numerics if name not in usual or numerics[name] != usual[name])
+    return ", ".join(f"{name} {numerics[name]}" for name in told)
 
 
 def concise(diff: Iterable[Mapping[str, Any]], axis: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -189,7 +201,7 @@ def describe_facts(
         facts["Baseline score"] = f"{own.mean():.4g} (sd {own.std(ddof=1):.2g} over {len(own)} seeds)"
     facts.update(describe_residual(contrast))
     if plan.get("numerics"):
-        facts["Numerics"] = ", ".join(f"{name} {value}" for name, value in plan["numerics"].items())
+        facts["Numerics"] = describe_numerics(plan["numerics"])
     if plan.get("corpus"):
         facts["Corpus"] = plan["corpus"]
     if held:
