@@ -6,6 +6,7 @@ import io
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import invented_sweep
@@ -33,6 +34,7 @@ from workbench.reporting import (
 )
 from workbench.reporting.describing import describe_numerics
 from workbench.reporting.escaping import plain, to_csv, to_html, to_latex, to_markdown
+from workbench.reporting.report import portable
 from workbench.reporting.tables import columns, rows
 
 HOSTILE = [
@@ -296,3 +298,16 @@ def test_numerics_are_told_without_what_is_as_usual() -> None:
     assert describe_numerics(plain.model_copy(update={"devices": 2, "matmul": "int8"}).model_dump()) == (
         f"{told}, devices 2, matmul int8"
     )
+
+
+def test_an_exported_plan_tells_no_absolute_path(tmp_path: Path) -> None:
+    held = {
+        "spec": [{"path": str(tmp_path / "sweeps" / "a.jsonl")}, {"path": "/opt/lib/site-packages/corpus/texts"}],
+        "data": {"path": "/home/somebody/secret/corpus.txt", "command": "/usr/bin/train.py --seed {seed}"},
+        "diff": [{"path": "stages.0.tokens", "baseline": 1, "arm": 2}],
+    }
+    assert portable(held, tmp_path) == {
+        "spec": [{"path": "sweeps/a.jsonl"}, {"path": "site-packages/corpus/texts"}],
+        "data": {"path": "corpus.txt", "command": "/usr/bin/train.py --seed {seed}"},
+        "diff": [{"path": "stages.0.tokens", "baseline": 1, "arm": 2}],
+    }

@@ -117,7 +117,7 @@ def export_model(
     corpus: Corpus = None,
     home: Home = HOME,
 ) -> None:
-    """Write a trained model in the format of Hugging Face, for `from_pretrained`, lm-eval or a push to the hub.
+    """Write a trained model in the format of Hugging Face, for `from_pretrained` or a push to the hub.
 
     Models that Llama or GPT-2 can express are written, with their tokenizer; others are refused with the field that
     prevents it.

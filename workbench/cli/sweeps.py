@@ -190,6 +190,7 @@ def export(
     """Write the report, the tables (LaTeX, Markdown, CSV) and the forest plot of the newest plan, or of SWEEP's."""
     import json
 
+    from workbench.reporting.report import portable
     from workbench.results import Results
     from workbench.session import publish
     from workbench.store import Store
@@ -200,7 +201,7 @@ def export(
     folder = out or results.store.reports(document["sweep"])
     _, paths = publish(results, document, folder)
     plan_path = folder / "plan.json"
-    plan_path.write_text(json.dumps(document, indent=2) + "\n")
+    plan_path.write_text(json.dumps(portable(document, Path.cwd()), indent=2) + "\n")
     for path in [*paths, plan_path]:
         console.print(str(path), soft_wrap=True)
 

@@ -19,6 +19,30 @@ from workbench.reporting.page import html_page
 from workbench.reporting.tables import caption, csv_table, latex_table, markdown_table
 
 
+def portable(document: Any, below: Path) -> Any:
+    """Return a plan as others may read it: no absolute path of the machine that made it, which is no part of a plan.
+
+    A path below the folder `below` becomes relative to it, one of an installed package begins at `site-packages`, of
+    any other the last name is left.
+    """
+    if isinstance(document, list):
+        return [portable(held, below) for held in document]
+    if not isinstance(document, dict):
+        return document
+    return {key: _shorn(held, below) if key == "path" else portable(held, below) for key, held in document.items()}
+
+
+def _shorn(held: Any, below: Path) -> Any:
+    if not isinstance(held, str) or not Path(held).is_absolute():
+        return portable(held, below)
+    path = Path(held)
+    if path.is_relative_to(below):
+        return path.relative_to(below).as_posix()
+    if "site-packages" in path.parts:
+        return Path(*path.parts[path.parts.index("site-packages") :]).as_posix()
+    return path.name
+
+
 def write_report(decisions: Sequence[Decision], folder: Path | str) -> list[Path]:
     """Write report.md, table.tex, table.csv, forest.svg and report.html, and return their paths.
 

@@ -217,11 +217,6 @@ def like(value: Tensor, held: Tensor) -> Tensor:
     return distribute_tensor(placed, held.device_mesh, held.placements, src_data_rank=None)
 
 
-def invited() -> bool:
-    """Whether this process was started as one of several, by us or by torchrun."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
 @contextlib.contextmanager
 def joined(numerics: Numerics) -> Iterator[Alone]:
     """Meet the other processes of a run, and part from them at the end.
