@@ -65,6 +65,8 @@ class Places:
         k_positions: Likewise for the keys; None is the plain range 0, 1, 2, ...
         q_documents: int64 (batch, time): a query sees keys of its own document only. None where all is one document.
         k_documents: Likewise for the keys.
+        seen: bool (batch, queries, keys): what a query may see at most; it says which branch of a tree each stands in.
+            None where all is one sequence.
         increasing: Whether queries are the keys and stand in order of position, gaps allowed: where order alone
             decides what is seen (`ordered`), they may be taken for a plain range.
         memo: What backends have lowered for these places, so that the layers of one forward pass share it.
@@ -75,6 +77,7 @@ class Places:
     q_documents: Tensor | None = None
     k_documents: Tensor | None = None
     increasing: bool = False
+    seen: Tensor | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -84,8 +87,8 @@ class Places:
 
     @property
     def documents(self) -> bool:
-        """Whether there may be more than one document."""
-        return self.q_documents is not None
+        """Whether there may be more than one document, or branch."""
+        return self.q_documents is not None or self.seen is not None
 
     def rows(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """Return the positions of the queries, spelt out."""
@@ -182,4 +185,6 @@ def _addend(
     if places.q_documents is not None and places.k_documents is not None:
         same = places.q_documents[:, None, :, None] == places.k_documents[:, None, None, :]
         addend = torch.where(same, addend, float("-inf"))
+    if places.seen is not None:
+        addend = torch.where(places.seen[:, None], addend, float("-inf"))
     return addend.to(dtype)

@@ -41,6 +41,8 @@ class Batch:
         positions: int64 (time,) or (batch, time); None is the plain range 0, 1, 2, ...
         documents: int64 (batch, time): a position sees its own document only, whatever the numbers. None where every
             sequence is one document. Positions restart where `positions` says so, not by themselves.
+        seen: bool (batch, time, time): which positions each may see at most, in evaluation without a cache by the
+            backends "sdpa" and "reference" alone. It lays out sequences that begin alike as one tree.
     """
 
     tokens: Tensor
@@ -48,6 +50,7 @@ class Batch:
     weights: Tensor
     positions: Tensor | None = None
     documents: Tensor | None = None
+    seen: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ class Transformer(nn.Module):
     def _begin(self, batch: Batch, cache: Cache | None, progress: Tensor | None = None) -> Pass:
         positions = batch.positions
         if cache is None or cache.recomputes:
-            places = Places(positions, positions, batch.documents, batch.documents)
+            places = Places(positions, positions, batch.documents, batch.documents, seen=batch.seen)
         else:
             start, time = cache.length, batch.tokens.shape[1]
             if positions is None and self.reach is not None and start + time > self.reach:

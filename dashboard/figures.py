@@ -45,6 +45,7 @@ QUANTITIES = {
     "weight_norm": "norm of the weights",
     "update_ratio": "norm of a step over norm of the weights",
     "residual_rms": "root mean square of the residual stream after block",
+    "dead_units": "share of hidden units that are zero at every position, feed-forward of block",
     "gradient_cosine": "mean cosine between gradients of the last steps",
 }
 

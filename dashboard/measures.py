@@ -151,13 +151,14 @@ def single_runs(
             "flops": costs.flops if costs else None,
             "peak_memory_bytes": costs.peak_memory_bytes if costs else None,
             "rollbacks": costs.rollbacks if costs else None,
+            "evaluations": record.evaluations or None if record else None,
         }
         # A cost of zero was not measured (a command of the user's, a run that failed at once).
         measured = {name: None if name in _COSTS and not value else value for name, value in known.items()}
         identities = {"run_id": trial["run_id"], "mlflow_run_id": delivered.get(trial["run_id"])}
         rows.append({**measured, **identities, "reason": record.reason if record else None})
     table = pd.DataFrame(rows)
-    numbers = ["score", *_COSTS, "rollbacks"]
+    numbers = ["score", *_COSTS, "rollbacks", "evaluations"]
     table = table.astype(dict.fromkeys(numbers, "float64"))
     # none is a number beside runs that went back, and nothing to tell where no run did
     return table if table["rollbacks"].any() else table.assign(rollbacks=np.nan)

@@ -1,4 +1,4 @@
-"""One metric over the views of a model: by context, and by the blocks a token passes through. Numbers, then figures.
+"""One metric over the views of a model: by context, by the blocks a token passes through, and by the tokens read.
 
 Promises that every arm is averaged over the same seeds, those in which all arms have every view that is drawn, and that
 nothing here is a test: bars reach from the lowest to the highest seed. Pure: no Streamlit, no files.
@@ -89,6 +89,30 @@ def by_depth(scores: Scores, metric: str, arms: Sequence[str], layers: Mapping[s
     return Profile(lines, alone, seeds)
 
 
+def by_tokens(scores: Scores, metric: str, arms: Sequence[str], ends: Mapping[str, int]) -> Profile | None:
+    """Arrange a metric by the tokens that were read: checkpoints on the way, and the weights that are scored.
+
+    Args:
+        scores: Run scores of every view.
+        metric: The metric, in whichever view.
+        arms: The arms; each has checkpoints of its own, as budgets may differ.
+        ends: The budget of every arm in tokens, as far as known.
+    """
+    base = view_of(metric).metric
+    places = {found.value: name for name, found in _views(scores, metric) if found.kind == "tokens"}
+    own = {arm: [at for at in sorted(places) if any(name == arm for name, _ in scores[places[at]])] for arm in arms}
+    if not places or base not in scores or not all(own.values()):
+        return None
+    each = [_common(scores, [base, *(places[at] for at in own[arm])], [arm]) for arm in arms]
+    seeds = tuple(sorted(set.intersection(*map(set, each))))
+    if not seeds:
+        return None
+    lines = {arm: [_point(at, scores[places[at]], arm, seeds, places[at]) for at in own[arm]] for arm in arms}
+    for arm in ends:
+        lines[arm].append(_point(ends[arm], scores[base], arm, seeds, base))
+    return Profile(lines, {}, seeds)
+
+
 def context_figure(profile: Profile, colors: Mapping[str, Stroke], unit: str) -> go.Figure:
     """Draw every arm's line over multiples of the training context."""
     figure = _figure(profile, colors, unit)
@@ -102,6 +126,13 @@ def depth_figure(profile: Profile, colors: Mapping[str, Stroke], unit: str) -> g
     """Draw every arm's exits as a line over blocks, and where tokens leave by confidence as open diamonds."""
     figure = _figure(profile, colors, unit)
     figure.update_xaxes(title_text="blocks a token passes, on average", dtick=1)
+    return figure
+
+
+def tokens_figure(profile: Profile, colors: Mapping[str, Stroke], unit: str) -> go.Figure:
+    """Draw every arm over the tokens it had read."""
+    figure = _figure(profile, colors, unit)
+    figure.update_xaxes(title_text="tokens read")
     return figure
 
 

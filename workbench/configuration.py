@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from architectures.accounting import coverage, flops_per_token, parameters
 from architectures.architecture import Architecture
+from workbench.data.corpora import parts_of
+from workbench.data.ordering import Weighted, shared
 from workbench.data.prepared import Data
 from workbench.errors import PlanError
 from workbench.evaluation.tasks import Evaluation, HeldOutAnswers, Task, View
@@ -119,8 +121,16 @@ class Configuration(Variant):
         return lineage[: len(self.training)]
 
     def score_id(self, model_id: str) -> str:
-        """Identify the scores of the final checkpoint of `model_id` under this evaluation."""
-        return digest(SCHEMA, model_id, "final", self.evaluation)
+        """Identify the scores of `model_id` under this evaluation, at the checkpoint that it asks about."""
+        best = self.training[-1].keep_best if self.evaluation.checkpoint == "best" else None
+        on_the_way = [list(self.trajectory)] if self.trajectory else []
+        return digest(SCHEMA, model_id, {"best": best} if best else "final", self.evaluation, *on_the_way)
+
+    @property
+    def trajectory(self) -> tuple[int, ...]:
+        """After how many tokens of its last stage of training the model is scored too, in ascending order."""
+        asked = self.evaluation.trajectory
+        return self.training[-1].kept_tokens(self.architecture.context)[-asked:] if asked else ()
 
     def size(self) -> dict[str, Any]:
         """Return parameters, training FLOPs per token (with the formula in words), training tokens and steps."""
@@ -136,7 +146,9 @@ class Configuration(Variant):
 
     def produces(self) -> tuple[str, ...]:
         """Name the metrics of its scores, each as "task/metric"."""
-        return tuple(f"{task.kind}/{name}" for task in self.evaluation.tasks for name in task.produces)
+        own = [(task.label, name) for task in self.evaluation.tasks for name in task.produces]
+        views = ["", *(f"@tokens={tokens}" for tokens in self.trajectory)]
+        return tuple(f"{task}/{name}{view}" for task, name in own for view in views if not (view and "@" in name))
 
     def refuse_unanswerable(self, where: str) -> None:
         """Refuse what its positions do not reach, exits it does not have, and what needs logits it does not have.
@@ -148,6 +160,9 @@ class Configuration(Variant):
             refuse_without_logits(["distillation"], self.architecture, f"{where}, stages.0")
         for teacher in self.teachers:
             refuse_unusable(teacher)
+        if isinstance(self.data.order, Weighted):
+            self.data.order.refuse_other_sources(parts_of(self.data.corpus), f"{where}, data.order")
+        self.pretraining.refuse_order(self.data.order, f"{where}, stages.0")
         for place, stage in enumerate(self.training):
             refuse_without_logits([term.name for term in stage.terms()], self.architecture, f"{where}, stages.{place}")
             if stage.packs:
@@ -160,11 +175,41 @@ class Configuration(Variant):
                 got=f"embedding {self.architecture.embedding.kind}, whose targets are bytes",
                 fix="leave samples out, or compare arms with logits",
             )
+        self._refuse_checkpoints_not_kept(where)
         for task in self.evaluation.tasks:
-            self._refuse_answers_trained_on(task, f"{where}, evaluation.tasks.{task.kind}.answers.held_out")
+            if task.needs_logits and self.architecture.embedding.reads_bytes:
+                raise PlanError(
+                    "an arm cannot answer a task that needs the likeliest token",
+                    where=f"{where}, evaluation.tasks.{task.label}",
+                    expected="an embedding with logits over the vocabulary",
+                    got=f"embedding {self.architecture.embedding.kind}, whose targets are bytes",
+                    fix="leave the task out, or compare arms with logits",
+                )
+            self._refuse_answers_trained_on(task, f"{where}, evaluation.tasks.{task.label}.answers.held_out")
             for view in task.views:
-                self._refuse_beyond_reach(view, f"{where}, evaluation.tasks.{task.kind}.contexts")
-                self._refuse_missing_exit(view, f"{where}, evaluation.tasks.{task.kind}")
+                self._refuse_beyond_reach(view, f"{where}, evaluation.tasks.{task.label}.contexts")
+                self._refuse_missing_exit(view, f"{where}, evaluation.tasks.{task.label}")
+                self._refuse_missing_source(view, f"{where}, evaluation.tasks.{task.label}.sources")
+
+    def _refuse_checkpoints_not_kept(self, where: str) -> None:
+        place, stage, evaluation = len(self.training) - 1, self.training[-1], self.evaluation
+        if evaluation.checkpoint == "best" and stage.keep_best is None:
+            raise PlanError(
+                "the best weights are to be scored, and no rule says which they are",
+                where=f"{where}, evaluation.checkpoint",
+                expected=f"stages.{place}.keep_best=KeepBest()",
+                got="none",
+                fix='declare the rule in the last stage that trains, or leave checkpoint at "final"',
+            )
+        there = len(stage.kept_tokens(self.architecture.context))
+        if evaluation.trajectory > there:
+            raise PlanError(
+                "more checkpoints are to be scored than are kept",
+                where=f"{where}, evaluation.trajectory",
+                expected=f"at most {there}, as stages.{place}.checkpoints={stage.checkpoints} keeps in its steps",
+                got=evaluation.trajectory,
+                fix=f"raise checkpoints in stages.{place}, or ask for fewer",
+            )
 
     def _refuse_answers_trained_on(self, task: Task, where: str) -> None:
         if not isinstance(task, HeldOutAnswers):
@@ -212,10 +257,29 @@ class Configuration(Variant):
                 fix="leave confidences out, or compare arms with logits; exits work for both",
             )
 
+    def _refuse_missing_source(self, view: View, where: str) -> None:
+        held_out = self.data.corpus if self.data.validation is None else self.data.validation
+        if view.source is not None and view.source not in (names := parts_of(held_out)):
+            raise PlanError(
+                "an arm has no held-out documents of a source that its evaluation asks about",
+                where=where,
+                expected="sources among " + ", ".join(names) if names else "held-out documents of a Mixture",
+                got=view.source,
+            )
+
     def _pairing(self, baseline: Configuration) -> str:
-        if (self.pretraining.packing == "whole") != (baseline.pretraining.packing == "whole"):
+        ordered = shared(self.data.order, baseline.data.order)
+        if ordered == "tokens" and self.data.order.planned and self._budget != baseline._budget:
+            ordered = "corpus"  # what is read when is planned over the budget
+        if ordered in ("sources", "corpus"):
+            return ordered
+        if ordered == "text" or (self.pretraining.packing == "whole") != (baseline.pretraining.packing == "whole"):
             return "text"
         return "tokens" if self._reads() == baseline._reads() else "documents"
+
+    @property
+    def _budget(self) -> int:
+        return self.pretraining.pace(self.architecture.context).tokens
 
     def _reads(self) -> tuple[Any, ...]:
         """Return what decides which tokens are read at an offset: the data, and the examples of later stages."""
@@ -226,7 +290,8 @@ class Configuration(Variant):
         """Say how far a run of this variant shares its noise with the baseline's run of the same block.
 
         `pairing` is "tokens" where both read the same text at the same token offset, "documents" where only the order
-        of documents is shared, "text" where not even that is, "none" under other seeds. `coverage` is the share of
+        of documents is shared, "text" where not even that is, "sources" where it is shared within each source of a
+        mixture, "corpus" where other documents of it may be read, "none" under other seeds. `coverage` is the share of
         parameters that start equal.
         """
         if not isinstance(baseline, Configuration):

@@ -16,12 +16,14 @@ from architectures.accounting import flops_per_token
 from architectures.architecture import Architecture
 from architectures.transformer import Batch
 from workbench.command import Command
-from workbench.data.corpora import fingerprint
+from workbench.data.benchmarks import read_items
+from workbench.data.mixing import times_read
+from workbench.data.ordering import Weighted
 from workbench.data.prepared import known_facts
-from workbench.evaluation.tasks import BitsPerByte, HeldOutAnswers, SwappedWords, View
+from workbench.evaluation.tasks import BenchmarkItems, BitsPerByte, HeldOutAnswers, SwappedWords, View
 from workbench.identity import digest
 from workbench.planning import Plan, PlannedArm
-from workbench.records import Seeds, Status
+from workbench.records import Numerics, Seeds, Status
 from workbench.seeds import generator
 from workbench.store import Store
 from workbench.training.feeding import Fed
@@ -59,7 +61,7 @@ def seconds_per_cell(plan: Plan, store: Store) -> dict[str, float | None]:
         for place, stage in enumerate(configuration.training):
             key = digest(configuration.architecture, stage.batch, stage.microbatch, stage.optimizer.kind)
             if key not in timed:
-                timed[key] = _step_seconds(plan, configuration, stage)
+                timed[key] = step_seconds(configuration.architecture, stage, plan.numerics)
             seconds = timed[key] / (stage.batch * context)  # per token
             training += seconds * stage.pace(context).tokens if (arm.name, place) in trains else 0.0
         # a forward pass is about a third of a training step
@@ -89,10 +91,25 @@ def epochs(plan: Plan, store: Store) -> dict[str, float]:
         configuration: Any = arm.configuration
         if isinstance(configuration, Command):
             continue
-        facts = known_facts(configuration.data, fingerprint(configuration.data.corpus), store.cache)
+        facts = known_facts(configuration.data, configuration.data.fingerprint(), store.cache)
         if facts is not None and facts.training_tokens:
             tokens = configuration.pretraining.pace(configuration.architecture.context).tokens
             found[arm.name] = tokens / facts.training_tokens
+    return found
+
+
+def sources_read(plan: Plan, store: Store) -> dict[str, dict[str, float]]:
+    """Return how often the pretraining of arms with weighted sources reads each, for data that are prepared already."""
+    found = {}
+    for arm in plan.arms:
+        configuration: Any = arm.configuration
+        if isinstance(configuration, Command) or not isinstance(configuration.data.order, Weighted):
+            continue
+        facts = known_facts(configuration.data, configuration.data.fingerprint(), store.cache)
+        if facts is not None:
+            tokens = {source.name: source.training_tokens for source in facts.sources}
+            budget = configuration.pretraining.pace(configuration.architecture.context).tokens
+            found[arm.name] = times_read(configuration.data.order, tokens, budget)
     return found
 
 
@@ -114,25 +131,25 @@ def _measured(plan: Plan, store: Store) -> dict[str, float | None]:
     return {arm: statistics.median(seconds) for arm, seconds in took.items()}
 
 
-def _step_seconds(plan: Plan, configuration: Any, stage: Training) -> float:
-    assert plan.numerics is not None  # noqa: S101
-    settle(plan.numerics)
-    architecture = configuration.architecture
+def step_seconds(architecture: Architecture, stage: Training, numerics: Numerics | None) -> float:
+    """Return the seconds of a training step on this machine: the median of `STEPS`, after one that warms up."""
+    assert numerics is not None  # noqa: S101 - a plan with a configuration has numerics
+    settle(numerics)
     spelling = [token.to_bytes(int(BYTES_PER_TOKEN), "big") for token in range(architecture.vocabulary)]
-    model = build(architecture, Seeds.all(0), plan.numerics, spelling)
-    model.recompute = plan.numerics.recompute
+    model = build(architecture, Seeds.all(0), numerics, spelling)
+    model.recompute = numerics.recompute
     optimizer = make_optimizer(model, stage.optimizer)
-    batch = -(-stage.batch // plan.numerics.devices)
+    batch = -(-stage.batch // numerics.devices)
     shape = (batch, architecture.context)
     drawn = generator(0, "estimate").integers(0, architecture.vocabulary, shape, dtype=np.int64)
-    tokens = torch.from_numpy(drawn).to(plan.numerics.device)
-    fed = Fed(Batch(tokens, tokens, torch.ones(shape, device=plan.numerics.device)))
+    tokens = torch.from_numpy(drawn).to(numerics.device)
+    fed = Fed(Batch(tokens, tokens, torch.ones(shape, device=numerics.device)))
     at_once = stage.microbatch or batch
     parts = [fed.part(first, min(at_once, batch - first)) for first in range(0, batch, at_once)]
     objective, seconds = Objective(model, stage.terms()), []
     for _ in range(1 + STEPS):
         began = time.perf_counter()
-        take_step(objective, optimizer, parts, plan.numerics, stage.clip, 0.0).loss.item()
+        take_step(objective, optimizer, parts, numerics, stage.clip, 0.0).loss.item()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
 
@@ -148,6 +165,10 @@ def _evaluated_tokens(configuration: Any) -> float:
             tokens += 2 * task.items * WORDS_PER_SENTENCE * TOKENS_PER_WORD
         elif isinstance(task, HeldOutAnswers):
             tokens += task.items * configuration.architecture.context  # at most
+        elif isinstance(task, BenchmarkItems):
+            items = read_items(task.benchmark)
+            size = sum(len(text.encode()) for item in items for text in item.texts)
+            tokens += (1 + task.shots) * size / BYTES_PER_TOKEN + len(items) * task.tokens * task.writes
     return tokens
 
 

@@ -34,7 +34,8 @@ def load_sweep(name: str, corpus: str | None = None) -> Sweep:
 
     Args:
         name: Name of a sweep that comes with the workbench, or a path.
-        corpus: A file or folder to train on instead of the sweep's own corpus, in every arm alike.
+        corpus: What to train on instead of the sweep's own corpus, in every arm alike: a path, or a name that
+            `data.presets.told_corpus` knows.
 
     Raises:
         SweepError: if it cannot be found or loaded, with the line in the file where that is known.
@@ -58,9 +59,11 @@ def load_sweep(name: str, corpus: str | None = None) -> Sweep:
             got="single",
             fix="train one run with: workbench train",
         )
-    changes: dict[str, Any] = (
-        {"data__corpus": {"kind": "files", "path": str(Path(corpus).absolute())}} if corpus else {}
-    )
+    changes: dict[str, Any] = {}
+    if corpus:
+        from workbench.data.presets import told_corpus
+
+        changes = {"data__corpus": told_corpus(corpus)}
     return sweep.model_copy(
         update={
             "baseline": _settled(sweep.baseline, path.parent, changes),

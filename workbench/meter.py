@@ -91,6 +91,8 @@ def show_beginning(plan: Plan, adapted: list[str], tokens: int, epochs: float) -
     for change in adapted:
         console.print(f"  {escape(change)}", soft_wrap=True)
     threads = f"{numerics.threads} thread{'s' if numerics.threads > 1 else ''}"
+    if numerics.devices > 1:
+        threads += f" on each of {numerics.devices} devices" + (", each with its share" if numerics.sharded else "")
     console.print(
         f"{arm.size['tokens']:,} tokens in {arm.size['steps']:,} steps: {epochs:.3g} epochs of a corpus of {tokens:,}; "
         f"{numerics.device}, {numerics.precision}, attention by {numerics.attention}, {threads}",

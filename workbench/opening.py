@@ -1,5 +1,8 @@
 """Trained models, opened by what a user calls them: a run's id, SWEEP:ARM, SWEEP:ARM:SEED, or a folder of weights.
 
+`open_asked` also opens a folder in the format of Hugging Face, through `transformers`: a model that can be asked and
+that no architecture of ours describes.
+
 Promises the model that was scored: the weights of its last stage of training, with the stages after training applied,
 and the tokenizer it was trained with. Refuses a name that fits nothing or several runs, a run that did not finish, and
 weights that are not here.
@@ -18,11 +21,14 @@ from architectures.architecture import Architecture
 from architectures.transformer import Transformer
 from workbench import session
 from workbench.configuration import Configuration
-from workbench.data.prepared import known_tokenizer, prepare
+from workbench.data.prepared import Data, known_tokenizer, prepare
 from workbench.data.tokenizer import Tokenizer
+from workbench.data.vocabularies import HuggingFaceTokenizer
 from workbench.errors import StoreError, SweepError
+from workbench.evaluation.foreign import Foreign, is_foreign, load_foreign
 from workbench.planning import model_key
 from workbench.records import Numerics, Record, Status
+from workbench.revisiting import load_scored
 from workbench.store import Store
 from workbench.training.checkpoints import load_final
 
@@ -47,10 +53,37 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Askable:
+    """A model that can be evaluated, ours or of Hugging Face.
+
+    Attributes:
+        told: What it is, for people.
+        model: In evaluation mode, on the CPU.
+        tokenizer: The one it was trained with.
+        context: The longest sequence that it was made for, in tokens.
+        data: What it was trained on; None where that is not known.
+        weights: The folder of its weights.
+        variant: What results call it: its arm, or the name of its folder.
+        seed: Of the run.
+    """
+
+    told: str
+    model: Transformer | Foreign
+    tokenizer: Tokenizer
+    context: int
+    data: Data | None
+    weights: Path
+    variant: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class _Found:
     told: str
     folder: Path
     configuration: Configuration | None = None
+    variant: str = ""
+    seed: int = 0
 
 
 def open_model(name: str, store: Store, *, seed: int | None = None, corpus: str | None = None) -> Opened:
@@ -81,11 +114,45 @@ def open_model(name: str, store: Store, *, seed: int | None = None, corpus: str 
         raise StoreError(f"{found.told} did not train to its end", where=found.folder, got=described.get("reason"))
     architecture = found.configuration.architecture if found.configuration else _architecture(described, found.folder)
     tokenizer = _tokenizer(described, found, store)
+    if tokenizer.vocabulary != architecture.vocabulary:
+        raise StoreError(
+            f"the tokenizer that is here is not that of {found.told}",
+            where=found.folder,
+            expected=f"{architecture.vocabulary:,} tokens, as many as the model has",
+            got=f"{tokenizer.vocabulary:,}",
+        )
     model = architecture.build(spelling=tokenizer.spelling if architecture.embedding.reads_bytes else None)
-    load_final(found.folder, model)
+    if found.configuration is not None:
+        load_scored(found.configuration, found.folder, model)
+    else:
+        load_final(found.folder, model)
     for stage in found.configuration.after if found.configuration else ():
         stage.apply(model)
     return Opened(found.told, architecture, model.eval(), tokenizer)
+
+
+def open_asked(name: str, store: Store, *, seed: int | None = None, corpus: str | None = None) -> Askable:
+    """Find and load a model to be evaluated: as `open_model` does, or a folder in the format of Hugging Face.
+
+    Raises:
+        SweepError: if the name fits nothing.
+        StoreError: if weights or tokenizer are not here or damaged.
+        DataError: if the tokenizer in a folder changes text.
+        MissingExtra: if transformers is not installed, for such a folder.
+    """
+    folder = Path(name)
+    if is_foreign(folder) and not (folder / "final.json").is_file():
+        model = load_foreign(folder)
+        tokenizer = HuggingFaceTokenizer(path=str(folder), vocabulary=model.vocabulary).train([])
+        place = folder.absolute()
+        return Askable(f"the model in {folder}", model, tokenizer, model.context, None, place, place.name)
+    opened = open_model(name, store, seed=seed, corpus=corpus)
+    found = _find(name, store, seed, corpus)
+    data = found.configuration.data if found.configuration else None
+    context, variant = opened.architecture.context, found.variant or found.folder.name
+    return Askable(
+        opened.told, opened.model, opened.tokenizer, context, data, found.folder.absolute(), variant, found.seed
+    )
 
 
 def _find(name: str, store: Store, seed: int | None, corpus: str | None) -> _Found:
@@ -118,7 +185,8 @@ def _find_arm(sweep: str, arm: str, seed: int | None, corpus: str | None, store:
         raise SweepError(
             "the arm has no such seed", where=f"{sweep}:{arm}", expected=", ".join(map(str, trials)), got=chosen
         )
-    return _Found(f"{sweep}:{arm}, seed {chosen}", store.model_folder(trials[chosen].model_key), configuration)
+    folder = store.model_folder(trials[chosen].model_key)
+    return _Found(f"{sweep}:{arm}, seed {chosen}", folder, configuration, arm, chosen)
 
 
 def _find_run(name: str, store: Store) -> _Found:
@@ -137,7 +205,8 @@ def _find_run(name: str, store: Store) -> _Found:
     if record.source != "workbench" or record.numerics is None:
         raise SweepError(f"{told} has no model the workbench knows", got=f"a record made by: {record.source}")
     configuration = _configuration(record, told)
-    return _Found(told, store.model_folder(_model_key(record, configuration, record.numerics)), configuration)
+    folder = store.model_folder(_model_key(record, configuration, record.numerics))
+    return _Found(told, folder, configuration, record.arm, record.seed)
 
 
 def _model_key(record: Record, configuration: Configuration, numerics: Numerics) -> str:
@@ -171,7 +240,16 @@ def _tokenizer(described: dict[str, Any], found: _Found, store: Store) -> Tokeni
         if key is not None and (known := known_tokenizer(key, cache)) is not None:
             return known
     if found.configuration is not None:
-        return prepare(found.configuration.data, store.cache).tokenizer
+        prepared = prepare(found.configuration.data, store.cache)
+        if key is not None and prepared.key != key:
+            raise StoreError(
+                f"the tokenizer of {found.told} is not here, and from its data comes another",
+                where=store.cache,
+                expected=f"prepared data {key}",
+                got=f"prepared data {prepared.key}",
+                fix="name the runtime folder in which it was trained: --home FOLDER",
+            )
+        return prepared.tokenizer
     raise StoreError(
         "the tokenizer of the model is not here",
         where=store.cache,

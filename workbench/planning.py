@@ -241,6 +241,14 @@ def _refuse_missing_metrics(sweep: Sweep, arm: PlannedArm) -> None:
                 got=metric.name,
                 fix="correct the name, or have the evaluation ask for it, as BitsPerByte(contexts=(2,)) does",
             )
+        if names.count(metric.name) > 1:
+            asked = [one for one in produced if one.partition("/")[2] == metric.name]
+            raise PlanError(
+                "several tasks of the evaluation leave this metric",
+                where=f"arm '{arm.name}'",
+                expected="one of " + ", ".join([*asked, EVERY_TASK + metric.name]),
+                got=metric.name,
+            )
 
 
 def _refuse_unpaired(arms: tuple[PlannedArm, ...]) -> None:

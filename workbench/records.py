@@ -31,6 +31,7 @@ SCORES = pa.schema(
         ("flags", pa.uint8()),
     ]
 )
+CONTAMINATED, TRUNCATED = 1, 2  # bits of `flags`: in the training text; longer than the context, its beginning cut
 CURVE = pa.schema(
     [
         ("step", pa.int64()),
@@ -120,6 +121,8 @@ class Record(Spec):
     made; the same run may answer another plan, which finds it by `run_id`. `spec` is the resolved configuration.
     `lineage` has an entry per stage, with its rollbacks where there were any. After `paired_tokens` of training such a
     run reads other text than its seeds say and is no longer paired with its baseline (None: it is, to the end).
+    `evaluations` counts how often this model had been evaluated by then, this time included, each time another way; 0
+    where that was not counted.
     """
 
     schema_version: int = SCHEMA
@@ -138,6 +141,7 @@ class Record(Spec):
     spec: dict[str, Any]
     lineage: list[dict[str, Any]] = Field(default_factory=list)
     paired_tokens: int | None = None
+    evaluations: int = 0
     costs: Costs = Costs()
     provenance: dict[str, Any] = Field(default_factory=dict)
     scores_sha256: str | None = None
@@ -197,6 +201,11 @@ def total_costs(stages: list[Costs], flops_per_token: float) -> Costs:
 def empty_scores() -> pa.Table:
     """Return a table of item scores without rows: what a run that gave no answer leaves."""
     return SCORES.empty_table()
+
+
+def together(tables: list[pa.Table]) -> pa.Table:
+    """Return tables of item scores as one; a single one as it is."""
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:

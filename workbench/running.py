@@ -19,9 +19,9 @@ from workbench.command import Command
 from workbench.commanding import Ended, run_command
 from workbench.errors import NotFinite, WorkbenchError
 from workbench.identity import digest, sources
-from workbench.planning import Plan, Trial
+from workbench.planning import Plan, Trial, model_key
 from workbench.provenance import provenance
-from workbench.records import Costs, Record, Status, empty_scores, joined, total_costs
+from workbench.records import Costs, Record, Status, empty_scores, joined, together, total_costs
 from workbench.stacking import stacked
 from workbench.store import Store
 from workbench.teaching import Teaching
@@ -146,6 +146,8 @@ class Runner:
         configuration = self.plan.arm(trial.arm).configuration
         command, own = isinstance(configuration, Command), sources(configuration)
         lineage, paired = self._lineage(trial)
+        scored = status is Status.FINISHED and not command
+        evaluations = self.store.evaluations(model_key(trial.model_id, self.plan.numerics)) if scored else []
         return Record(
             source="command" if command else "workbench",
             run_id=trial.run_id,
@@ -162,6 +164,7 @@ class Runner:
             spec=configuration.model_dump(mode="json"),
             lineage=lineage,
             paired_tokens=paired,
+            evaluations=len(evaluations),
             costs=costs,
             provenance={**provenance(), **({"sources": own} if own else {})},
         )
@@ -222,6 +225,7 @@ class Runner:
 
     def _train_and_score(self, trial: Trial, configuration: Any) -> Ended:
         from workbench.evaluation.evaluate import evaluate
+        from workbench.revisiting import visit
         from workbench.training.numerics import autocast, settle
 
         assert self.plan.numerics is not None  # noqa: S101 - a plan with a configuration has numerics
@@ -231,20 +235,30 @@ class Runner:
         if trained.status is not Status.FINISHED:
             return trained.status, trained.reason, empty_scores(), curve, costs
         began = time.perf_counter()
-        for stage in configuration.after:
-            stage.apply(trained.model)
-        scores = evaluate(
-            trained.model,
-            prepared,
-            configuration.evaluation,
-            score_id=trial.score_id,
-            context=configuration.architecture.context,
-            device=self.plan.numerics.device,
-            autocast=autocast(self.plan.numerics),
-        )
+        folder = self.store.model_folder(trial.model_key)
+        scores = [
+            evaluate(
+                trained.model,
+                prepared,
+                configuration.evaluation,
+                score_id=trial.score_id,
+                context=configuration.architecture.context,
+                device=self.plan.numerics.device,
+                autocast=autocast(self.plan.numerics),
+                tokens=tokens,
+            )
+            for tokens in visit(configuration, folder, trained.model)
+        ]
         self._write_samples(trial, configuration, trained.model, prepared)
+        self._count(trial, configuration)
         costs = costs.model_copy(update={"evaluation_seconds": time.perf_counter() - began})
-        return Status.FINISHED, None, scores, curve, costs
+        return Status.FINISHED, None, together(scores), curve, costs
+
+    def _count(self, trial: Trial, configuration: Any) -> None:
+        """Remember that a model was evaluated."""
+        tasks = [task.label for task in configuration.evaluation.tasks]
+        told = {"tasks": tasks, "by": self.plan.sweep.name, "plan": self.plan.hash}
+        self.store.count_evaluation(model_key(trial.model_id, self.plan.numerics), trial.score_id, told)
 
     def _write_samples(self, trial: Trial, configuration: Any, model: Any, prepared: Any) -> None:
         from workbench.evaluation.generation import generate

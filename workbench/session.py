@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from workbench.records import Numerics, Record
 from workbench.reporting.decision import Decision, decide_plan, follow_plan
 from workbench.reporting.report import write_report
 from workbench.reporting.sequential import asked
+from workbench.reporting.trajectory import as_fact, follow_checkpoints, write_trajectory
 from workbench.results import Results
 from workbench.store import Store
 from workbench.sweep import Sweep, Variant
@@ -137,7 +139,10 @@ def decide(results: Results, document: dict[str, Any]) -> list[Decision]:
 def publish(results: Results, document: dict[str, Any], folder: Path) -> tuple[list[Decision], list[Path]]:
     """Judge a plan and write its report, tables and figure into `folder`, beside the plan itself."""
     decisions = decide(results, document)
-    return decisions, write_report(decisions, folder)
+    followed = follow_checkpoints(document, results.records(document), lambda record: results.scores(document, record))
+    decisions[0] = replace(decisions[0], facts={**decisions[0].facts, **as_fact(followed)})
+    paths = write_report(decisions, folder)
+    return decisions, paths + (write_trajectory(followed, folder) if followed else [])
 
 
 def merge(store: Store, others: Iterable[Path]) -> int:
@@ -161,6 +166,9 @@ def merge(store: Store, others: Iterable[Path]) -> int:
                 store.keep_samples(record.run_id, samples)
             store.commit(record, theirs.scores(record), theirs.curve(record))
             new += 1
+        for path in theirs.home.glob("evaluations/*/[!.]*.json"):
+            told = json.loads(path.read_text())
+            store.count_evaluation(path.parent.name, told["score_id"], told)
     return new
 
 
@@ -247,12 +255,11 @@ def _fingerprints() -> Callable[[Variant], str]:
         if isinstance(variant, Command):
             return ""
         from workbench.configuration import Configuration
-        from workbench.data.corpora import fingerprint
 
         assert isinstance(variant, Configuration)  # noqa: S101 - the only other kind there is
-        corpus = variant.data.corpus
-        if corpus not in known:
-            known[corpus] = fingerprint(corpus)
-        return known[corpus]
+        bytes_of = variant.data.corpus, variant.data.validation
+        if bytes_of not in known:
+            known[bytes_of] = variant.data.fingerprint()
+        return known[bytes_of]
 
     return of

@@ -9,6 +9,7 @@ by nobody.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import json
@@ -89,6 +90,37 @@ class Store:
         except FileNotFoundError:
             return []
         return list(summary.get("rollbacks", []))
+
+    # --- evaluations
+
+    def count_evaluation(self, model_key: str, score_id: str, told: dict[str, Any]) -> int:
+        """Remember that a model was evaluated, and return how often it has been by now, each time another way.
+
+        The same evaluation again is not counted twice, as it shows nothing new. What is remembered outlives the folder
+        of the model.
+
+        Args:
+            model_key: Of what was scored.
+            score_id: What identifies the scores.
+            told: What to remember: `tasks`, and `by` whom.
+
+        Raises:
+            StoreError: if the disk refuses it.
+        """
+        path = self._evaluations(model_key) / f"{score_id}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            write_durably(path, json.dumps({"score_id": score_id, "when": when, **told}).encode())
+        return len(self.evaluations(model_key))
+
+    def evaluations(self, model_key: str) -> list[dict[str, Any]]:
+        """Return how a model has been evaluated, each with `score_id`, `when`, `tasks` and `by`, the earliest first."""
+        paths = self._evaluations(model_key).glob("[!.]*.json")
+        return sorted((json.loads(path.read_text()) for path in paths), key=lambda one: (one["when"], one["score_id"]))
+
+    def _evaluations(self, model_key: str) -> Path:
+        return self.home / "evaluations" / model_key
 
     # --- runs
 

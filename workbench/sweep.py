@@ -28,7 +28,8 @@ class Metric(Spec):
 
     Attributes:
         name: As the scores name it. `bits_per_byte`, `accuracy` and `margin` know their direction and unit, in every
-            view: `bits_per_byte@2x`.
+            view: `bits_per_byte@2x`. Where several tasks leave a metric, with the task's name: `blimp/accuracy`, or
+            `*/accuracy` for the mean over all that do.
         smallest_effect: In the metric's unit; differences provably within plus or minus this are called equivalent.
         higher_is_better: Needed for a metric the workbench does not know.
         unit: In words, for tables and axes.
@@ -42,7 +43,8 @@ class Metric(Spec):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_known(cls, values: Any) -> Any:
-        known = KNOWN_METRICS.get(str(values.get("name")).partition("@")[0]) if isinstance(values, dict) else None
+        named = str(values.get("name")) if isinstance(values, dict) else ""
+        known = KNOWN_METRICS.get(named.rpartition("/")[2].partition("@")[0])
         if known is not None:
             return {"higher_is_better": known.higher_is_better, "unit": known.unit, **values}
         return values

@@ -71,10 +71,8 @@ class Teaching:
         Raises:
             DataError: if it diverged.
         """
-        from workbench.data.corpora import fingerprint
-
         alone, seeds = configuration.grown(teacher), Seeds.all(teacher.seed)
-        model_id = alone.model_id(fingerprint(configuration.data.corpus), seeds)
+        model_id = alone.model_id(configuration.data.fingerprint(), seeds)
         key = model_key(model_id, self._plan.numerics)
         trial = Trial(-1, "teacher", teacher.seed, seeds, model_id, "", (key,), "", (model_id,))
         self._report("training a teacher")

@@ -286,6 +286,13 @@ def show_decision(decision: Decision) -> None:
         console.print(f"[dim]{escape(note)}[/dim]")
 
 
+def show_sources_read(read: dict[str, dict[str, float]]) -> None:
+    """Print how often arms that weigh the sources of their corpus read each of them, by arm and source."""
+    for arm, read_by in read.items():
+        told = ", ".join(f"{source} {times:.3g} times" for source, times in read_by.items())
+        console.print(f"{escape(arm)} reads {escape(told)}.")
+
+
 def _difference(entry: dict[str, Any]) -> str:
     before = "none" if entry["baseline"] is None else entry["baseline"]
     return f"{entry['path'].removeprefix('architecture.')}: {before} → {entry['arm']}"

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,13 @@ def process_command(name: str, sweep: str, plan: Plan, store: Store, corpus: str
 
 
 def run_together(
-    runner: Runner, trial: Trial, command: Sequence[str], stop: Callable[[], bool], *, quiet: bool = False
+    runner: Runner,
+    trial: Trial,
+    command: Sequence[str],
+    stop: Callable[[], bool],
+    *,
+    quiet: bool = False,
+    heard: Callable[[dict[str, Any]], None] | None = None,
 ) -> Record:
     """Run one cell on the devices its plan names; return its committed record, as `Runner.run` does.
 
@@ -55,6 +62,7 @@ def run_together(
         command: Arguments that start one device's process.
         stop: Asked all the time; when true every device writes what it has and ends.
         quiet: Whether the news of the leading device are not passed on.
+        heard: Called with each of these news, in a thread of its own, instead of their passing on.
 
     Raises:
         Stopped: if `stop` said so, or somebody else stopped the devices.
@@ -72,7 +80,11 @@ def run_together(
     numerics = runner.plan.numerics
     with tempfile.TemporaryDirectory() as folder:
         meeting = Path(folder) / "meeting"
-        with _started(command, numerics.devices, numerics.threads, meeting, logs, quiet) as processes:
+        news = subprocess.PIPE if heard is not None else subprocess.DEVNULL if quiet else None
+        with (
+            _started(command, numerics.devices, numerics.threads, meeting, logs, news) as processes,
+            _overheard(processes[0], heard),
+        ):
             codes = _followed(processes, stop)
         first = _said(meeting)
     record = runner.store.record(trial.run_id)
@@ -129,9 +141,9 @@ def _said(meeting: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _started(
-    command: Sequence[str], devices: int, threads: int, meeting: Path, logs: Path, quiet: bool
+    command: Sequence[str], devices: int, threads: int, meeting: Path, logs: Path, news: int | None
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the processes; none of them outlives the block."""
+    """Start the processes, what the leading one tells going to `news`; none of them outlives the block."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(devices):
@@ -139,7 +151,7 @@ def _started(
                 process = subprocess.Popen(
                     [*command, "--parent", str(os.getpid())],
                     stdin=subprocess.DEVNULL,
-                    stdout=None if rank == 0 and not quiet else subprocess.DEVNULL,
+                    stdout=news if rank == 0 else subprocess.DEVNULL,
                     stderr=sink,
                     env={**os.environ, **_environment(rank, devices, threads, meeting)},
                     start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the devices to end
@@ -151,6 +163,30 @@ def _started(
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def _overheard(leading: subprocess.Popen[bytes], heard: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
+    """Hand on what the leading device tells, line by line, for as long as it lives."""
+
+    def listen() -> None:
+        assert leading.stdout is not None  # noqa: S101 - a pipe where somebody hears
+        with leading.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # of a process that was killed while it told
+                    hear(json.loads(line))
+
+    if heard is None:
+        yield
+        return
+    hear, listener = heard, threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        if leading.poll() is None:
+            leading.kill()
+        listener.join()
 
 
 def _environment(rank: int, devices: int, threads: int, meeting: Path) -> Mapping[str, str]:

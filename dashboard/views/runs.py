@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard import elements, measures, reading
 from dashboard.reading import View
 from workbench.records import Status
+from workbench.reporting.describing import describe_evaluations
 
 MEGABYTE = 1e6
 LONGEST_TEXT = 2000  # characters shown of one text
@@ -27,6 +28,8 @@ def show(view: View) -> None:
     st.dataframe(
         _readable(grouped), hide_index=True, column_config=_columns(view, grouped), column_order=_order(grouped)
     )
+    if told := describe_evaluations(record for _, record in view.cells if record):
+        elements.quiet(told)
     lost = runs[runs["reason"].notna()]
     failures = [f"{row.arm}, seed {row.seed} {row.status}: {row.reason}" for row in lost.itertuples()]
     elements.listing("What went wrong", failures)
@@ -94,6 +97,9 @@ def _columns(view: View, table: pd.DataFrame) -> dict[str, Any]:
         "flops": number("Training FLOPs", format="scientific"),
         "peak_memory_bytes": number("Peak memory (MB)", format="%.0f"),
         "rollbacks": number("Rollbacks", format="%.1f", help="How often a run went back from a spike of its loss"),
+        "evaluations": number(
+            "Evaluated", format="%d", help="How often the model had been evaluated by then, this time included"
+        ),
         "run_id": text("Run id"),
         "mlflow_run_id": text("MLflow run id"),
         "reason": text("Reason"),

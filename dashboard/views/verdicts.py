@@ -14,6 +14,7 @@ from dashboard.reading import View
 from workbench.errors import StatisticsError
 from workbench.reporting import Decision, csv_table, html_table, latex_table, markdown_table, wording
 from workbench.reporting.calibration import badge, describe
+from workbench.reporting.contaminated import CLEAN
 from workbench.reporting.escaping import to_html
 from workbench.reporting.naming import view_of, with_unit
 from workbench.statistics.methods import DEFAULT
@@ -38,6 +39,7 @@ def show(view: View) -> None:
     legend = (LEGEND if decision.complete else INTERIM_LEGEND) + (BAND if decision.smallest_effect is not None else "")
     elements.quiet(legend)
     elements.block(f'<div class="scroll">{html_table(decision)}</div>')
+    _without_contaminated(view, decision)
     _downloads(view, decision)
     if decision.complete and view.plan.get("design", "fixed") == "fixed":
         _calibrated(decision)
@@ -67,14 +69,25 @@ def _state(decision: Decision) -> None:
     elements.block("".join(parts))
 
 
+def _without_contaminated(view: View, decision: Decision) -> None:
+    """Show the same metric without the items that stand in training text, where there are any."""
+    for clean in view.decisions():
+        if clean.metric == decision.metric + CLEAN:
+            st.subheader("Without contaminated items", anchor=False)
+            elements.quiet(clean.footnotes[0] + ".")
+            elements.block(f'<div class="scroll">{html_table(clean)}</div>')
+
+
 def _profiles(view: View) -> None:
-    """Show how the metric changes with the context and with the exit, where the runs were asked."""
+    """Show how the metric changes with the context, the exit and the tokens read, where the runs were asked."""
     scores, colors, name = view.views(), figures.strokes(view.arms), view.metric["metric"]
     unit = with_unit(view_of(name).metric, view.metric.get("unit"))
     layers = {arm["name"]: held for arm in view.plan["arms"] if (held := _layers(arm))}
+    ends = {arm["name"]: held for arm in view.plan["arms"] if (held := _budget(arm))}
     drawn = {
         "Beyond the training context": (profiles.by_context(scores, name, view.arms), profiles.context_figure),
         "At earlier exits": (profiles.by_depth(scores, name, view.arms, layers), profiles.depth_figure),
+        "On the way": (profiles.by_tokens(scores, name, view.arms, ends), profiles.tokens_figure),
     }
     for title, (profile, figure) in drawn.items():
         if profile is not None:
@@ -86,6 +99,13 @@ def _profiles(view: View) -> None:
 def _layers(arm: dict[str, Any]) -> int | None:
     held = (arm.get("spec") or {}).get("architecture") or {}
     return held.get("layers") if isinstance(held, dict) else None
+
+
+def _budget(arm: dict[str, Any]) -> int | None:
+    """Return the tokens of the last stage that trains."""
+    stages = (arm.get("spec") or {}).get("stages") or []
+    budgets = [stage["tokens"] for stage in stages if isinstance(stage, dict) and stage.get("tokens")]
+    return int(budgets[-1]) if budgets else None
 
 
 def _calibrated(decision: Decision) -> None:

@@ -8,7 +8,19 @@ import subprocess
 import sys
 import time
 
-from tests.benchmarks import claims, components, crossed, overhead, precision, reading, stacked, step_speed, verdict
+from tests.benchmarks import (
+    asking,
+    claims,
+    components,
+    crossed,
+    encoding,
+    overhead,
+    precision,
+    reading,
+    stacked,
+    step_speed,
+    verdict,
+)
 from workbench.provenance import provenance
 
 
@@ -23,6 +35,8 @@ def main() -> None:
     step_speed.main([])
     print("\n## Waiting for data\n")
     reading.main()
+    print("\n## Writing tokens\n")
+    encoding.main()
     print("\n## Every component\n")
     components.main([])
     print("\n## bfloat16 on this CPU\n")
@@ -31,6 +45,8 @@ def main() -> None:
     stacked.main()
     print("\n## What a run costs beyond training and evaluation\n")
     overhead.main()
+    print("\n## Minimal pairs against lm-evaluation-harness\n")
+    asking.main([])
     print("\n## Figures of the README\n")
     claims.main()
     print("\n## A verdict\n")

@@ -136,3 +136,11 @@ def test_thinning_keeps_both_ends() -> None:
     curve = pd.DataFrame({"tokens": np.arange(10_001)})
     kept = measures.thin(curve)["tokens"].tolist()
     assert (len(kept), kept[0], kept[-1]) == (400, 0, 10_000)
+
+
+def test_how_often_a_model_was_evaluated_is_told_where_it_was_counted() -> None:
+    document = invented_store.plan(("base", "arm"), (0, 1))
+    records = [invented_store.a_record(document, trial) for trial in document["trials"]]
+    records[1:3] = [record.model_copy(update={"evaluations": 2}) for record in records[1:3]]
+    told = measures.single_runs(zip(document["trials"], records, strict=True), {}, {})["evaluations"]
+    assert told.fillna(0).to_list() == [0, 2, 2, 0]

@@ -53,6 +53,20 @@ def test_contexts_stand_in_order_with_mean_and_range_over_seeds(metric: str) -> 
     assert [point.mean for point in profile.lines[ARMS[1]]] == [3.0, 5.0, 8.0]
 
 
+def test_the_way_of_an_arm_leads_over_its_own_checkpoints_to_its_end() -> None:
+    early, late = run_scores([4.0, 5.0, 6.0]), run_scores([2.0, 3.0, 4.0])
+    half = {cell: value for cell, value in early.items() if cell[0] == ARMS[1]}
+    scores = {**SCORES, "bits_per_byte@tokens=1500": late, "bits_per_byte@tokens=500": half}
+    profile = profiles.by_tokens(scores, "bits_per_byte@2x", ARMS, {"base": 2000})
+    assert profile is not None
+    assert [(point.at, point.mean) for point in profile.lines["base"]] == [(1500, 3.0), (2000, 2.0)]
+    assert [(point.at, point.mean) for point in profile.lines[ARMS[1]]] == [(500, 6.0), (1500, 4.0)]
+    assert profiles.by_tokens(SCORES, "bits_per_byte", ARMS, {}) is None
+    assert profiles.by_tokens({**SCORES, "bits_per_byte@tokens=500": half}, "bits_per_byte", ARMS, {}) is None
+    strokes = figures.strokes(ARMS)
+    assert profiles.tokens_figure(profile, strokes, "bits").layout.xaxis.title.text == "tokens read"
+
+
 def test_depth_has_exits_the_whole_model_and_confidence_at_its_mean_depth() -> None:
     profile = profiles.by_depth(SCORES, "bits_per_byte", ARMS, LAYERS)
     assert profile is not None

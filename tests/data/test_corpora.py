@@ -20,9 +20,9 @@ from workbench.data.corpora import (
     Document,
     Files,
     Speeches,
-    _pack,
     drop_duplicates,
     fingerprint,
+    packed,
     read_documents,
 )
 from workbench.errors import DataError, MissingExtra
@@ -87,7 +87,7 @@ def test_paragraphs_are_packed_to_documents_of_about_four_kilobytes(tmp_path: Pa
 
 @given(st.text(st.sampled_from("a é\n\r\t")), st.integers(1, 2000))
 def test_packing_loses_nothing(text: str, repeats: int) -> None:
-    assert "".join(_pack(text * repeats)) == text * repeats
+    assert "".join(packed(text * repeats, PACKED_BYTES)) == text * repeats
 
 
 def test_lines_and_rows_are_documents_named_by_their_number(tmp_path: Path) -> None:
@@ -123,6 +123,7 @@ def test_real_books_are_read_whole(tmp_path: Path) -> None:
     found = texts(tmp_path / "books.txt")
     assert len(found) == 8
     assert found == [book.strip() for book in raw.decode().split("\n<|endoftext|>\n")]
+    assert found == texts(SHARED / "pd_books.valid.txt.gz")
 
 
 def test_a_real_play_without_separators_becomes_many_documents(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import count, islice
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from token_files import token_file
 
 from workbench.data.order import Stream, sort_keys
 from workbench.data.prepared import TokenFile
@@ -17,17 +17,6 @@ from workbench.seeds import seed_for
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 SEEDS = st.integers(0, 2**32)
-
-
-def token_file(lengths: list[int]) -> TokenFile:
-    """Document d is d + 1, repeated, and a 0; its hash is that of its number."""
-    documents = [[number + 1] * (length - 1) + [0] for number, length in enumerate(lengths)]
-    hashes = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(len(lengths)))
-    return TokenFile(
-        tokens=np.array([token for document in documents for token in document], np.uint16),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        hashes=np.frombuffer(hashes, np.uint8).reshape(-1, 32),
-    )
 
 
 def naive(train: TokenFile, seed: int, tokens: int) -> np.ndarray:

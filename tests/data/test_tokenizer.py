@@ -6,15 +6,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workbench.data.tokenizer import ENCODED_CHARACTERS, BytePairs, Tokenizer, _pieces
+from workbench.data.measured import measure
+from workbench.data.tokenizer import (
+    BEFORE_SPACE,
+    BETWEEN_WORDS,
+    ENCODED_CHARACTERS,
+    PATTERNS,
+    BytePairs,
+    Tokenizer,
+    _pieces,
+    assembled,
+)
 from workbench.errors import DataError
 
 TEXTS = ["the cat sat on the mat, the cat sat still", "a hat, a bat and a cat", "zażółć gęślą jaźń"] * 5
 TOKENIZER = BytePairs(vocabulary=320).train(TEXTS)
+MERGES = [
+    (b" ", b"a"),
+    (b"\n", b"\n"),
+    (b"!", b"\n"),
+    (b".", b"\n\n"),
+    (b" ", b" "),
+    (b" a", b"b"),
+    (b"0", b"1"),
+    (b" ", b"S"),
+]
+PIECES = {bytes([byte]): byte for byte in range(256)} | {one + two: 256 + n for n, (one, two) in enumerate(MERGES)}
 
 
 @given(st.text())
@@ -37,11 +58,34 @@ def test_cutting_a_long_text_changes_no_token(text: str, repeats: int) -> None:
     long = text * repeats
     expected = TOKENIZER._model.encode(long).ids
     assert TOKENIZER.encode(long).tolist() == expected
-    assert "".join(_pieces(long)) == long
+    assert "".join(_pieces(long, BEFORE_SPACE)) == long
+
+
+WORDY = st.text(st.sampled_from("abcST ,.'!\n\t\r/0123\u00a0\u3000é日\u0301"), max_size=60)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@given(text=WORDY, repeats=st.integers(40, 90))
+@settings(max_examples=20)
+def test_a_text_is_cut_between_words_where_the_pattern_would_cut_it_too(name: str, text: str, repeats: int) -> None:
+    tokenizer = assembled(PIECES, MERGES, PATTERNS[name], 300, 301)
+    assert tokenizer._boundary is BETWEEN_WORDS
+    long = text * repeats + "some more words to end with. " * ENCODED_CHARACTERS
+    long = long[: 3 * ENCODED_CHARACTERS]
+    assert len(list(_pieces(long, BETWEEN_WORDS))) > 1
+    assert tokenizer.encode(long).tolist() == tokenizer._model.encode(long).ids
+
+
+def test_a_text_is_not_cut_where_nothing_is_known_of_the_pattern() -> None:
+    tokenizer = assembled(PIECES, MERGES, r"[ab ]+|[^ab ]", 300, 301)
+    long = "b a" * ENCODED_CHARACTERS
+    assert tokenizer._boundary is None
+    assert tokenizer.encode(long).tolist() == tokenizer._model.encode(long).ids
+    assert tokenizer.decode(tokenizer.encode(long)) == long
 
 
 def test_long_texts_are_cut() -> None:
-    pieces = list(_pieces("some words " * ENCODED_CHARACTERS))
+    pieces = list(_pieces("some words " * ENCODED_CHARACTERS, BEFORE_SPACE))
     assert max(map(len, pieces)) < ENCODED_CHARACTERS + 20
 
 
@@ -89,3 +133,20 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         Tokenizer.load(tmp_path / "tokenizer.json", 300)
+
+
+def test_a_token_that_no_merge_makes_is_unreachable() -> None:
+    assert TOKENIZER.unreachable() == []
+    broken = assembled(PIECES | {b"qx": 290, b" abS": 291}, [*MERGES, (b" ab", b"S")], None, 300, 301)
+    assert broken.unreachable() == [290]
+
+
+def test_a_tokenizer_is_measured_on_text() -> None:
+    measured = measure(TOKENIZER, TEXTS)
+    assert measured.bytes == sum(len(text.encode()) for text in TEXTS)
+    assert measured.tokens == sum(map(len, TOKENIZER.encode_batch(TEXTS)))
+    assert measured.lossless
+    assert measured.bytes_per_token == measured.bytes / measured.tokens
+    assert measured.distinct == len({token for text in TEXTS for token in TOKENIZER.encode(text).tolist()})
+    with pytest.raises(DataError, match="no text"):
+        measure(TOKENIZER, [""])

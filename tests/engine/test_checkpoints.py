@@ -22,9 +22,10 @@ from workbench.running import Runner
 from workbench.session import open_session
 from workbench.training import loop
 from workbench.training.checkpoints import Progress, kept, kept_steps, load_checkpoint, load_kept, read_state
-from workbench.training.loop import Interrupted, Step, Trained, build, curve_interval, train
+from workbench.training.loop import Interrupted, Step, Trained, build, train
 from workbench.training.numerics import settle
 from workbench.training.optimizers import make_optimizer
+from workbench.training.pace import curve_interval
 from workbench.training.recipe import AdamW, Lion, Muon
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -35,12 +35,13 @@ from workbench.reporting import runs
 from workbench.store import write_durably
 from workbench.training import execution
 from workbench.training.execution import executing
-from workbench.training.feeding import StreamFeed
+from workbench.training.feeding import Fed, StreamFeed
 from workbench.training.loop import Interrupted, Job, Trained, build, train
 from workbench.training.numerics import settle
 from workbench.training.objective import Objective
 from workbench.training.parallel import Alone, joined
 from workbench.training.recipe import AdamW, BatchWarmup, Pretraining
+from workbench.training.rollback import Rollback
 
 NUMERICS = Numerics(attention="sdpa", precision="float32", device="cpu", threads=1)
 SMALL = Architecture(
@@ -70,6 +71,30 @@ def job(folder: Path, architecture: Architecture = SMALL, stage: Pretraining = S
 def losses(trained: Trained) -> list[float]:
     found: list[float] = trained.curve["loss"].to_pylist()
     return found
+
+
+@dataclass(frozen=True)
+class Spiking:
+    """A feed one of whose sequences has no finite loss until the run has gone back."""
+
+    sequence: int
+    inner: StreamFeed
+
+    def sequences(self, first: int, count: int) -> Fed:
+        fed = self.inner.sequences(first, count)
+        if first <= self.sequence < first + count:
+            fed.batch.weights[self.sequence - first] = float("nan")
+        return fed
+
+    def restarted(self, number: int) -> StreamFeed:
+        return self.inner.restarted(number)
+
+
+def spiking(folder: Path) -> Job:
+    """A run of 6 steps of 5 sequences that goes back from the 4th to the 2nd, for what the last device reads."""
+    stage = STAGE.model_copy(update={"rollback": Rollback(every=2, window=8, tries=1), "checkpoint_seconds": 1e-9})
+    one = job(folder, stage=stage)
+    return replace(one, feed=Spiking(3 * 5 + 4, StreamFeed(one.feed.stream, 16)))  # type: ignore[attr-defined]
 
 
 class InThread(Alone):
@@ -158,6 +183,15 @@ def test_a_growing_batch_is_shared_from_its_first_sequence_on(tmp_path: Path) ->
     alone = train(job(tmp_path / "alone", stage=stage))
     together = in_threads(2, lambda device: train(job(tmp_path / "many", stage=stage), parallel=device))
     assert losses(together[0]) == pytest.approx(losses(alone), abs=1e-5)
+
+
+def test_a_spike_that_one_device_meets_takes_all_of_them_back(tmp_path: Path) -> None:
+    alone = train(spiking(tmp_path / "alone"))
+    assert [(one["step"], one["back_to"]) for one in alone.rollbacks] == [(4, 2)]
+    for together in in_threads(2, lambda device: train(spiking(tmp_path / "many"), parallel=device)):
+        assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
+        assert [(one["step"], one["back_to"]) for one in together.rollbacks] == [(4, 2)]
+        assert together.costs.lost_tokens == alone.costs.lost_tokens == 2 * 5 * 16
 
 
 def test_devices_stop_together_when_one_is_asked_to_and_go_on_as_one(tmp_path: Path) -> None:
@@ -299,6 +333,7 @@ with joined(cases.NUMERICS.model_copy(update={{"devices": 2}})):
         train(cases.job(Path(name + "-second")), parallel=device)
         for part, changes in cases.UNEVEN.items():
             train(cases.job(Path(name + "-" + part), cases.SMALL.vary(**changes)), parallel=device)
+        train(cases.spiking(Path(name + "-spiking")), parallel=device)
         assert device.sum(cases.torch.ones(())).item() == 2
 """
 UNEVEN: dict[str, dict[str, object]] = {
@@ -317,6 +352,7 @@ def test_two_processes_started_by_torchrun_train_save_and_resume_as_one(tmp_path
         with pytest.raises(Interrupted):
             train(job(tmp_path / f"{name}-second"), stop=lambda: next(asked))  # noqa: B023 - asked here and now
     parts = {part: train(job(tmp_path / part, SMALL.vary(**changes))) for part, changes in UNEVEN.items()}
+    spiked = train(spiking(tmp_path / "spiking"))
     started = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
@@ -328,6 +364,9 @@ def test_two_processes_started_by_torchrun_train_save_and_resume_as_one(tmp_path
             compare(train(job(tmp_path / f"{name}{ending}")), alone)
         for part, other in parts.items():
             compare(train(job(tmp_path / f"{name}-{part}", SMALL.vary(**UNEVEN[part]))), other)
+        again = train(spiking(tmp_path / f"{name}-spiking"))
+        compare(again, spiked)
+        assert [(one["step"], one["back_to"]) for one in again.rollbacks] == [(4, 2)]
 
 
 def compare(one: Trained, other: Trained) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from architectures.accounting import part_of
 from architectures.dropout import Dropout
+from architectures.feedforward import ReLU
 from workbench.identity import digest
 from workbench.records import Seeds
 from workbench.seeds import standard_normal
@@ -91,6 +92,22 @@ def test_the_residual_stream_is_measured_after_each_block_over_all_parts_of_a_ba
     assert whole["residual_rms/2"] == pytest.approx(entered[0].square().mean().sqrt().item(), rel=1e-5)
     assert parted["residual_rms/2"] == pytest.approx(whole["residual_rms/2"], rel=1e-3)
     assert parted["residual_rms/1"] != parted["residual_rms/2"]
+
+
+def test_a_unit_is_dead_that_is_zero_at_every_position_of_a_step(tmp_path: Path) -> None:
+    relu = SMALL.vary(layers=2, dropout=Dropout(), feed_forward=ReLU(width=32, bias=True))
+    whole = train(job(tmp_path / "whole", 10, relu)).curve.to_pylist()[9]
+    parted = train(job(tmp_path / "parted", 10, relu, microbatch=2)).curve.to_pylist()[9]
+    one = job(tmp_path / "stopped", 10, relu)
+    model, hidden = stopped(one, 9), list[torch.Tensor]()
+    for block in model.blocks:  # type: ignore[union-attr]
+        block.feed_forward.up.register_forward_hook(lambda module, given, x: hidden.append(x))  # type: ignore[union-attr]
+    model(one.feed.sequences(one.pace.first(9), one.pace.size(9)).batch)
+    shares = [(values.flatten(0, 1).max(0).values <= 0).float().mean().item() for values in hidden]
+    assert [whole[f"dead_units/{place}"] for place in (1, 2)] == pytest.approx(shares)
+    assert parted["dead_units/1"] == pytest.approx(whole["dead_units/1"])
+    assert 0 < shares[0] < 1
+    assert not any(name.startswith("dead_units") for name in train(job(tmp_path / "gelu", 10)).curve.column_names)
 
 
 def test_probes_are_made_at_points_of_the_curve_and_at_most_every_tenth_step(tmp_path: Path) -> None:

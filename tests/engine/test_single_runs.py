@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 from workbench import meter, single, typewriter
 from workbench.cli import app, main
-from workbench.errors import PlanError, StatisticsError, SweepError
+from workbench.errors import PlanError, StatisticsError, SweepError, WorkbenchError
 from workbench.loading import load_sweep
 from workbench.opening import open_model
 from workbench.results import Results
-from workbench.session import decide
+from workbench.session import decide, session_of
 from workbench.store import Store
+from workbench.sweep import NumericsRequest
 
 Typed = Callable[..., str]
 SMALL = ("--vocabulary", "300", "--context", "32", "--batch", "4", "--held-out", "0.2", "--threads", "1")
@@ -196,6 +197,83 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_done(
     assert not (tmp_path / "never").exists()
     monkeypatch.setattr(single, "_memory", lambda device: 10_000_000)
     assert "does not fit into this machine" in refused("train", "tinyllama-1m", *home)
+
+
+def test_what_a_run_is_made_of_is_written_for_its_devices_and_plans_the_same_run(
+    sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, wishes = tmp_path / "home", single.Wishes(tokens=512, prompts=("The",))
+    baseline = load_sweep(str(sweep_file)).baseline
+    assert isinstance(baseline, single.Configuration)
+    configuration, _ = single.configured(baseline, wishes)
+    request = NumericsRequest(threads=1, devices=2, sharded=True)
+    told = session_of(single.single_sweep("x", configuration, 7, request), home, "small.py:baseline")
+    monkeypatch.chdir(sweep_file.parent)
+    path = single.declare(told)
+    monkeypatch.chdir("/")
+    found = single.open_declared(str(path), home)
+    assert (found.plan.hash, found.plan.trials) == (told.plan.hash, told.plan.trials)
+    assert found.plan.numerics == told.plan.numerics
+    for broken in ("{}", "[", path.read_text().replace('"tokens": 512', '"tokens": -1')):
+        path.write_text(broken)
+        with pytest.raises(SweepError, match=r"a single run cannot be read|cannot be built"):
+            single.open_declared(str(path), home)
+
+
+def test_the_memory_of_a_machine_is_shared_by_its_processes(
+    sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = load_sweep(str(sweep_file)).baseline
+    assert isinstance(configuration, single.Configuration)
+
+    def warned(**asked: object) -> str | None:
+        request = NumericsRequest(threads=1, **asked)  # type: ignore[arg-type]
+        return single.refuse_too_large(session_of(single.single_sweep("x", configuration, 0, request), tmp_path))
+
+    needed = configuration.pretraining.memory(configuration.architecture, "float32")
+    monkeypatch.setattr(single, "_memory", lambda device: needed.states + needed.activations)
+    assert warned() is warned(devices=2, sharded=True) is None
+    monkeypatch.setattr(single, "_memory", lambda device: needed.states)
+    assert "a step may need" in str(warned())
+    with pytest.raises(WorkbenchError, match="or keep a share on every device: --sharded"):
+        warned(devices=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [(), ("--sharded",)])
+def test_a_single_run_on_two_devices_scores_as_on_one(
+    sweep_file: Path, tmp_path: Path, typed: Typed, option: tuple[str, ...]
+) -> None:
+    command = ("train", f"{sweep_file}:baseline", "--threads", "1", "--home", tmp_path)
+    told = typed(*command, "--devices", "2", *option)
+    assert "1 thread on each of 2 devices" in told
+    assert "step 16/16, loss" in told
+    typed(*command)
+    store = Store(tmp_path)
+    records = [store.record(path.parent.name) for path in tmp_path.glob("runs/*/record.json")]
+    bits = [meter.means(store.scores(record))["bits_per_byte"] for record in records if record is not None]
+    assert bits[0] == pytest.approx(bits[1], abs=1e-4)
+    assert sorted(record.numerics.devices for record in records if record and record.numerics) == [1, 2]
+    assert "step 16/16" not in typed(*command, "--devices", "2", *option)
+
+
+@pytest.mark.slow
+def test_a_single_run_on_two_devices_is_stopped_and_goes_on(
+    sweep_file: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, command = meter.Meter.tell, ("train", f"{sweep_file}:baseline", "--threads", "1", "--home", tmp_path / "home")
+    several = (*command, "--devices", "2", "--tokens", "100K")
+
+    def stop(self: meter.Meter, step: int, *rest: object) -> None:
+        if step > 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(meter.Meter, "tell", stop)
+    monkeypatch.setattr(sys, "argv", ["workbench", *map(str, several)])
+    assert "To go on: workbench train" in typed(*several, code=130)
+    assert list(tmp_path.glob("home/models/*/step-*.safetensors"))
+    monkeypatch.setattr(meter.Meter, "tell", tell)
+    assert "finished" in typed(*several)
 
 
 def test_a_sweep_file_cannot_declare_a_single_run(sweep_file: Path) -> None:

@@ -16,7 +16,12 @@ def test_every_sweep_that_comes_along_can_be_planned(name, tmp_path):
     for arm in plan.arms[1:]:
         assert arm.difference, arm.name
         packed = any(entry["arm"] == "whole" for entry in arm.difference)
-        assert arm.pairing == ("text" if packed else "tokens") or arm.axis == ("seeds",), arm.name
+        shared = ("text" if packed else "tokens",)
+        if arm.axis == ("data.order",):
+            shared = ("sources", "text", "corpus")
+        elif any(path.startswith("data.") for path in arm.axis):  # other documents, or other tokens, in the same order
+            shared = ("documents", "text")
+        assert arm.pairing in shared or arm.axis == ("seeds",), arm.name
         if arm.compensation:
             assert arm.size["parameters"] == pytest.approx(plan.arms[0].size["parameters"], rel=0.01)
 

@@ -33,7 +33,7 @@ def test_an_evaluation_survives_json() -> None:
 
 
 def test_a_task_asked_twice_is_refused() -> None:
-    with pytest.raises(ValidationError, match="each kind of task can be asked once"):
+    with pytest.raises(ValidationError, match="each task can be asked once"):
         Evaluation(tasks=(BitsPerByte(), BitsPerByte(stride=1)))
 
 

@@ -14,6 +14,7 @@ from workbench.reporting.naming import spoken, view_of, with_unit
         ("bits_per_byte/bits_per_byte@16x", "bits per byte/bits per byte at 16× context"),
         ("bits_per_byte@exit=3", "bits per byte at exit 3"),
         ("layers@confidence=0.95", "layers at confidence 0.95"),
+        ("bits_per_byte@tokens=1024000", "bits per byte after 1,024,000 tokens"),
         ("layers@confidence=1e-05", "layers at confidence 1e-05"),
         ("pass@1", "pass@1"),
         ("f1_score@exit=last", "f1 score@exit=last"),

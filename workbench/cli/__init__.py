@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from workbench.cli import models, results, runs, sweeps
+from workbench.cli import data, evaluations, models, results, runs, sweeps, texts, tokenizers
 from workbench.errors import WorkbenchError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ for command in (
     sweeps.sweeps,
     sweeps.plan,
     sweeps.prepare,
+    data.data,
     sweeps.run,
     sweeps.work,
     sweeps.rank,
@@ -38,12 +39,15 @@ for command in (
     results.variance,
     runs.train,
     runs.generate,
+    evaluations.evaluate,
+    texts.write,
     models.show,
     models.compare,
     models.export_model,
     models.doctor,
 ):
     app.command()(command)
+app.add_typer(tokenizers.tokenizer, name="tokenizer")
 
 
 def main() -> None:

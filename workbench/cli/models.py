@@ -94,7 +94,7 @@ def compare(a: ModelName, b: ModelName) -> None:
     ]
     flops = [flops_per_token(model.architecture).training for model in (one, other)]
     rows.append(("FLOPs/token", f"{flops[0]:,.0f}", f"{flops[1]:,.0f}", f"{flops[1] / flops[0] - 1:+.1%}"))
-    _print_table(("", a, b, "difference"), rows)
+    print_table(("", a, b, "difference"), rows)
     shared = coverage(one.architecture, other.architecture)
     same = one.architecture.initialisation == other.architecture.initialisation
     note = "" if same else "; but their initialisations differ, so none starts equal"
@@ -258,7 +258,7 @@ def _list_presets() -> None:
         (name, f"{parameters(one.architecture)['total']:,}", f"{len(one.assumed) or ''}", one.source)
         for name, one in presets().items()
     ]
-    _print_table(("preset", "parameters", "assumed", "source"), rows, left=(0, 3))
+    print_table(("preset", "parameters", "assumed", "source"), rows, left=(0, 3))
 
 
 def _show_size(model: Model) -> None:
@@ -272,11 +272,11 @@ def _show_size(model: Model) -> None:
     console.print(f"[bold]{escape(model.name)}[/bold]  {counts['total']:,} parameters", soft_wrap=True)
     console.print(f"{escape(model.source)}\n", soft_wrap=True)
     rows = [(part, f"{counts[part]:,}", f"{counts[part] / counts['total']:.1%}") for part in PARTS if counts[part]]
-    _print_table(("part", "parameters", "share"), rows)
+    print_table(("part", "parameters", "share"), rows)
     flops = flops_by_formula(model.architecture)
     rows = [(name, f"{one.forward:,.0f}", f"{one.training:,.0f}") for name, one in flops.items()]
     console.print()
-    _print_table(("FLOPs per token", "forward", "training"), rows)
+    print_table(("FLOPs per token", "forward", "training"), rows)
     for name, one in flops.items():
         console.print(f"[dim]{name}: {escape(one.formula.removeprefix(f'{name}: '))}[/dim]")
     _show_costs(model.architecture)
@@ -303,7 +303,7 @@ def _show_costs(architecture: Architecture) -> None:
         rate = AT * device.peak / flops
         rows.append((device.name, f"{device.peak / 1e12:g}", f"{rate:,.0f}", _duration(tokens / rate)))
     heading = f"time for {TOKENS_PER_PARAMETER} tokens per parameter"
-    _print_table(("device", "peak TFLOP/s", f"tokens/s at {AT:.0%} of it", heading), rows)
+    print_table(("device", "peak TFLOP/s", f"tokens/s at {AT:.0%} of it", heading), rows)
     console.print("[dim]peak: dense bfloat16, as NVIDIA states it; FLOPs: exact; per device[/dim]")
 
 
@@ -321,7 +321,7 @@ def _show_claim(model: Model, tokens: float, gpus: int, gpu: str, hours: float) 
         except ValueError as error:
             raise WorkbenchError("the claim has no meaning", got=error) from None
         rows.append((name, *_implied(implied)))
-    _print_table(("FLOPs", "tokens/s each", "TFLOP/s each", "of the peak", "verdict"), rows)
+    print_table(("FLOPs", "tokens/s each", "TFLOP/s each", "of the peak", "verdict"), rows)
 
 
 def _implied(implied: Plausibility) -> tuple[str, str, str, str]:
@@ -348,13 +348,14 @@ def _show_difference(one: Model, other: Model) -> None:
         if ours.get(path, "–") != theirs.get(path, "–")
     ]
     if rows:
-        _print_table(("field", one.name, other.name), rows, left=(0, 1, 2))
+        print_table(("field", one.name, other.name), rows, left=(0, 1, 2))
         console.print()
     else:
         console.print("Every field is equal.\n")
 
 
-def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: tuple[int, ...] = (0,)) -> None:
+def print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: tuple[int, ...] = (0,)) -> None:
+    """Print a table without lines; columns in `left` are words, the others numbers."""
     from rich.markup import escape
     from rich.table import Table
 

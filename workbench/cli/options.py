@@ -15,7 +15,12 @@ Home = Annotated[
     typer.Option("--home", envvar="WORKBENCH_HOME", help="Runtime folder: caches, runs, MLflow file, reports."),
 ]
 Corpus = Annotated[
-    str | None, typer.Option("--corpus", help="Train on this .txt, .jsonl or .parquet file (or folder) instead.")
+    str | None,
+    typer.Option(
+        "--corpus",
+        help="Train on this file, folder or glob of .txt, .jsonl or .parquet instead, or on hub:tinystories "
+        "(hub:? tells the other names), or hub:OWNER/NAME of the Hugging Face hub.",
+    ),
 ]
 Devices = Annotated[
     int | None,

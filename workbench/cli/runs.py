@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.options import HOME, Corpus, Home
+from workbench.cli.options import HOME, Corpus, Devices, Home, Sharded
 from workbench.errors import MissingExtra, WorkbenchError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def train(
         str, typer.Option(help="float32 or bfloat16; auto takes what the device is good at.")
     ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor; all cores unless told.")] = None,
+    devices: Devices = None,
+    sharded: Sharded = False,
     home: Home = HOME,
 ) -> None:
     """Train one model outside a sweep, score it, and keep its record and weights. Typed again, it goes on.
@@ -59,7 +61,8 @@ def train(
         **{"vocabulary": vocabulary, "context": context, "held_out": held_out, "corpus": corpus},
         "prompts": tuple(prompt or ()),
     }
-    session, adapted = _planned(model, wishes, seed, (device, precision, threads), home)
+    numerics = {"device": device, "precision": precision, "threads": threads, "devices": devices, "sharded": sharded}
+    session, adapted = _planned(model, wishes, seed, numerics, home)
     from workbench.estimating import epochs
     from workbench.meter import Meter, show_beginning
     from workbench.running import Runner
@@ -139,7 +142,7 @@ def generate(
 
 
 def _planned(
-    name: str, wishes: dict[str, Any], seed: int, numerics: tuple[str, str, int | None], home: Path
+    name: str, wishes: dict[str, Any], seed: int, numerics: dict[str, Any], home: Path
 ) -> tuple[Session, list[str]]:
     from workbench.cli.models import find_model
 
@@ -149,14 +152,15 @@ def _planned(
     from workbench.sweep import NumericsRequest
 
     configuration, adapted = configured(found.resolved, Wishes(**wishes))  # type: ignore[arg-type]
-    device, precision, threads = numerics
     for option, value, known in (
-        ("--device", device, ("auto", "cpu", "cuda")),
-        ("--precision", precision, ("auto", "float32", "bfloat16")),
+        ("--device", numerics["device"], ("auto", "cpu", "cuda")),
+        ("--precision", numerics["precision"], ("auto", "float32", "bfloat16")),
     ):
         if value not in known:
             raise WorkbenchError("an option has no such value", where=option, expected=", ".join(known), got=value)
-    request = NumericsRequest.model_validate({"device": device, "precision": precision, "threads": threads or cores()})
+    devices = numerics["devices"] or 1
+    threads = numerics["threads"] or max(1, cores() // devices)
+    request = NumericsRequest.model_validate({**numerics, "devices": devices, "threads": threads})
     return session_of(single_sweep(name, configuration, seed, request), home, name), adapted
 
 

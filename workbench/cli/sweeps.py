@@ -44,16 +44,17 @@ def plan(
 ) -> None:
     """Show what a sweep would run, what exactly differs, what it costs and what it can detect; write plan.json."""
     from workbench.budgeting import parse_budget, propose
-    from workbench.estimating import epochs, seconds_per_cell
+    from workbench.estimating import epochs, seconds_per_cell, sources_read
     from workbench.launching import default_workers
     from workbench.session import open_session
-    from workbench.terminal import console, show_plan, show_proposals
+    from workbench.terminal import console, show_plan, show_proposals, show_sources_read
 
     device_seconds = parse_budget(budget) if budget else None
     session = open_session(sweep, home, corpus, devices=devices, sharded=sharded, execution=execution)
     session.store.ensure_writable()
     seconds = seconds_per_cell(session.plan, session.store)
     show_plan(session.plan, seconds, default_workers(session.plan), epochs(session.plan, session.store))
+    show_sources_read(sources_read(session.plan, session.store))
     if device_seconds:
         show_proposals(session.plan, propose(session.plan, seconds, device_seconds), budget or "")
     path = session.store.save_plan(session.plan.hash, session.plan.document())
@@ -148,9 +149,14 @@ def rank(
     --devices 16`, with a runtime folder that all of them see.
     """
     from workbench.session import open_session
+    from workbench.single import DECLARED, open_declared
     from workbench.working import work_as_device
 
-    session = open_session(sweep, home, corpus, devices=devices, sharded=sharded, execution="loop")
+    session = (
+        open_declared(sweep, home)
+        if Path(sweep).name == DECLARED
+        else open_session(sweep, home, corpus, devices=devices, sharded=sharded, execution="loop")
+    )
     _refuse_another(session, plan_hash)
     raise typer.Exit(work_as_device(session.plan, session.store, _trial(session, cell), parent))
 
@@ -266,7 +272,7 @@ def _run_cell(session: Session, cell: int) -> None:
 
 def _run_sweep(session: Session, workers: int | None) -> None:
     from workbench import terminal
-    from workbench.estimating import epochs, seconds_per_cell
+    from workbench.estimating import epochs, seconds_per_cell, sources_read
     from workbench.launching import Deliverer, Interrupted, default_workers, launch, worker_command
     from workbench.running import Runner
     from workbench.session import Frontier
@@ -278,6 +284,7 @@ def _run_sweep(session: Session, workers: int | None) -> None:
     seconds = seconds_per_cell(plan, store)
     terminal.show_plan(plan, seconds, workers, epochs(plan, store))
     Runner(plan, store, say=lambda text: console.print(f"[dim]{text}[/dim]")).prepare()
+    terminal.show_sources_read(sources_read(plan, store))
     finished = {trial.cell for trial, record in session.cells() if record and record.status != "failed"}
     if finished:
         console.print(f"{len(finished)} of {len(plan.trials)} runs are done already.")

@@ -1,4 +1,4 @@
-"""Building a folder of a cache once: whole or not at all, however many processes ask at the same time."""
+"""Building a folder of a cache once: whole or not at all, however many processes ask at the same time; and its pace."""
 
 from __future__ import annotations
 
@@ -6,10 +6,58 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 Report = Callable[[str], None]
+SECONDS = 2.0  # between two reports of long work
+
+
+class Pace:
+    """Says how far long work has got, how fast, and how long it will take: every other second, and when it ends.
+
+    Args:
+        report: Told in words.
+        sentence: With {} where the amount goes: "encoded {} of the training text".
+        total: The amount at the end; None where nobody knows.
+        done: The amount that is there already.
+        unit: "bytes", or a plural noun.
+    """
+
+    def __init__(self, report: Report, sentence: str, total: int | None, done: int = 0, unit: str = "bytes") -> None:
+        self._report, self._sentence, self._total, self._unit = report, sentence, total, unit
+        self._before, self._began = done, time.monotonic()
+        self._told = self._began
+
+    def reached(self, done: int) -> None:
+        """Say it, unless it was said a moment ago."""
+        now = time.monotonic()
+        if now - self._told >= SECONDS and done != self._total:
+            self._told = now
+            self._tell(done, now)
+
+    def ended(self, done: int) -> None:
+        """Say it for the last time."""
+        self._tell(done, time.monotonic(), last=True)
+
+    def _tell(self, done: int, now: float, last: bool = False) -> None:
+        rate = (done - self._before) / max(now - self._began, 1e-9)
+        of = f" of {self._amount(self._total)} ({done / self._total:.0%})" if self._total and not last else ""
+        told = self._sentence.format(self._amount(done) + of) + f", {self._amount(rate)} a second"
+        if self._total and not last and rate > 0:
+            told += f", {duration((self._total - done) / rate)} left"
+        self._report(told)
+
+    def _amount(self, amount: float) -> str:
+        return f"{amount / 1e6:,.1f} MB" if self._unit == "bytes" else f"{amount:,.0f} {self._unit}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: "40 s", "3 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextlib.contextmanager

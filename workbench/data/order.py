@@ -24,9 +24,20 @@ class Position(NamedTuple):
     document: str
 
 
-class _Epoch(NamedTuple):
-    order: np.ndarray  # int64[documents]: the document that comes k-th
-    ends: np.ndarray  # int64[documents]: where the k-th ends, counted from the start of the epoch
+class Lap(NamedTuple):
+    """A part of the stream, of whole documents.
+
+    Attributes:
+        start: Tokens before it.
+        first: Documents before it.
+        order: The document that comes k-th in it, int64[documents read].
+        ends: Where the k-th ends, counted from its start; int64[documents read].
+    """
+
+    start: int
+    first: int
+    order: np.ndarray
+    ends: np.ndarray
 
 
 class _Spans(NamedTuple):
@@ -60,7 +71,7 @@ class Stream:
         self._tokens = np.asarray(train.tokens)
         self._starts, self._lengths = train.offsets[:-1], np.diff(train.offsets)
         self._hashes = train.hashes
-        self._epoch = lru_cache(maxsize=2)(self._sort_epoch)  # two: a batch may end one epoch and begin the next
+        self._epoch = lru_cache(maxsize=2)(self._lay_epoch)  # two: a batch may end one epoch and begin the next
 
     def read(self, offset: int, count: int) -> np.ndarray:
         """Return tokens `offset` to `offset + count` of the stream, int64[count]."""
@@ -98,33 +109,42 @@ class Stream:
 
     def position(self, offset: int) -> Position:
         """Return the epoch and the document in which token `offset` of the stream lies."""
-        epoch, start = divmod(offset, self.length)
-        order, ends = self._epoch(epoch)
-        document = order[np.searchsorted(ends, start, side="right")]
-        return Position(epoch, self._hashes[document].tobytes().hex())
+        lap = self.lap(offset)
+        place = int(np.searchsorted(lap.ends, offset - lap.start, side="right"))
+        return Position(self.epoch_of(lap, place), self._hashes[lap.order[place]].tobytes().hex())
+
+    def lap(self, offset: int) -> Lap:
+        """Return the part of the stream in which token `offset` lies: here an epoch."""
+        return self._epoch(offset // self.length)
+
+    def epoch_of(self, lap: Lap, place: int) -> int:
+        """Return how often the document at `place` of a lap was read before."""
+        return lap.start // self.length
+
+    def arranged(self, epoch: int) -> np.ndarray:
+        """Return the order of documents in an epoch, int64[documents]."""
+        return np.argsort(sort_keys(self._hashes, self.seed, epoch, self.rollback), kind="stable")
+
+    def _lay_epoch(self, epoch: int) -> Lap:
+        order = self.arranged(epoch)
+        return Lap(epoch * self.length, epoch * len(order), order, np.cumsum(self._lengths[order]))
 
     def _spans(self, offset: int, count: int) -> _Spans:
         """Cut tokens `offset` to `offset + count` of the stream into parts of documents."""
         parts = []
         while count:
-            epoch, start = divmod(offset, self.length)
-            taken = min(count, self.length - start)
-            parts.append(self._spans_within(epoch, start, start + taken))
+            lap = self.lap(offset)
+            taken = min(count, lap.start + int(lap.ends[-1]) - offset)
+            parts.append(self._spans_within(lap, offset - lap.start, offset - lap.start + taken))
             offset, count = offset + taken, count - taken
         return _Spans(*(np.concatenate(held) for held in zip(*parts, strict=True))) if parts else _NOTHING
 
-    def _spans_within(self, epoch: int, start: int, stop: int) -> _Spans:
-        order, ends = self._epoch(epoch)
-        first, last = np.searchsorted(ends, [start, stop - 1], side="right")
-        documents = order[first : last + 1]
-        begins = ends[first : last + 1] - self._lengths[documents]
-        counts = np.minimum(ends[first : last + 1], stop) - np.maximum(begins, start)
-        numbers = np.arange(first, last + 1) + epoch * len(order)
-        return _Spans(numbers, self._starts[documents] - begins - epoch * self.length, counts)
-
-    def _sort_epoch(self, epoch: int) -> _Epoch:
-        order = np.argsort(sort_keys(self._hashes, self.seed, epoch, self.rollback), kind="stable")
-        return _Epoch(order, np.cumsum(self._lengths[order]))
+    def _spans_within(self, lap: Lap, start: int, stop: int) -> _Spans:
+        first, last = np.searchsorted(lap.ends, [start, stop - 1], side="right")
+        documents, ends = lap.order[first : last + 1], lap.ends[first : last + 1]
+        begins = ends - self._lengths[documents]
+        counts = np.minimum(ends, stop) - np.maximum(begins, start)
+        return _Spans(np.arange(first, last + 1) + lap.first, self._starts[documents] - begins - lap.start, counts)
 
 
 def sort_keys(hashes: np.ndarray, seed: int, epoch: int, rollback: int = 0) -> np.ndarray:

@@ -1,14 +1,15 @@
 """Tokenizers: how text becomes tokens, as a declaration, and the trained tokenizer that does it.
 
 Promises that every UTF-8 text comes back byte for byte, that the same training text gives the same tokenizer, and that
-the text `<|endoftext|>` inside a document is text: the token of that name is only ever put between documents.
+the text `<|endoftext|>` inside a document is text: the token of that name is only ever put between documents. What
+other vocabularies there are stands in `workbench.data.vocabularies`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
     import tokenizers
 
 ENCODED_CHARACTERS = 2048  # measured: long texts encode 1.6 times as fast when cut to about this length
+# GPT-2's pattern joins a space or line end to what follows it and never to what precedes it
+BEFORE_SPACE = re.compile(r"(?<=\S)[ \n]")
+# every one of PATTERNS begins a token with a space before a letter, and lets none go on from a letter to a space
+BETWEEN_WORDS = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
+# What no merge crosses, by the vocabulary that came with it. Written for Oniguruma, which has no possessive interval;
+# they cut as tiktoken's do, which are written to be fast.
+PATTERNS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
 
 
 class BytePairs(Spec):
@@ -61,6 +76,7 @@ class Tokenizer:
     def __init__(self, model: tokenizers.Tokenizer, vocabulary: int) -> None:
         model.encode_special_tokens = True  # "<|endoftext|>" in a document is thirteen characters, not the end of it
         self._model = model
+        self._boundary = _boundary(model)
         self.vocabulary = vocabulary
         self.end_of_text = int(model.get_vocab()[END_OF_TEXT])
 
@@ -72,10 +88,8 @@ class Tokenizer:
             DataError: if the file is missing or damaged.
         """
         try:
-            return cls(_library().Tokenizer.from_file(str(path)), vocabulary)
-        except MissingExtra:
-            raise
-        except Exception as error:  # the library raises nothing more precise
+            return parsed(path.read_text(encoding="utf-8"), vocabulary, path)
+        except (OSError, UnicodeDecodeError) as error:
             raise DataError("a tokenizer cannot be read", where=path, got=str(error).splitlines()[0]) from None
 
     def save(self, path: Path) -> None:
@@ -118,13 +132,23 @@ class Tokenizer:
         """The id of every token the corpus filled, by the way the `tokenizers` library writes it."""
         return dict(self._model.get_vocab())
 
+    def unreachable(self) -> list[int]:
+        """Return the ids of tokens that no text has: merges do not make them of their own bytes."""
+        special = self._model.get_added_tokens_decoder()
+        made = self._model.model.tokenize
+        return [
+            token
+            for piece, token in self.pieces.items()
+            if token not in special and [one.id for one in made(piece)] != [token]
+        ]
+
     def encode(self, text: str) -> np.ndarray:
         """Return the tokens of `text`, int64[tokens], without an end_of_text."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the tokens of each text, int64[tokens], using every core that RAYON_NUM_THREADS allows."""
-        pieces = [list(_pieces(text)) for text in texts]
+        pieces = [list(_pieces(text, self._boundary)) for text in texts]
         encoded = iter(self._model.encode_batch_fast([piece for cut in pieces for piece in cut]))
         return [np.concatenate([np.asarray(next(encoded).ids, np.int64) for _ in cut]) for cut in pieces]
 
@@ -139,30 +163,101 @@ class Tokenizer:
 
     @cached_property
     def spelling(self) -> tuple[bytes, ...]:
-        """The bytes that each id stands for, (vocabulary,); empty for end_of_text and for ids never learned.
+        """The bytes that each id stands for, (vocabulary,); empty for end_of_text and for ids that no text has.
 
         Bytes and not text: a token may end within a character.
         """
         byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        added = self._model.get_added_tokens_decoder()
         table = [b""] * self.vocabulary
         for piece, token in self._model.get_vocab().items():
-            if token != self.end_of_text:
+            if token not in added:
                 table[token] = bytes(byte_of[character] for character in piece)
+            elif not added[token].special:
+                table[token] = piece.encode()  # looked for in the text as it is
         return tuple(table)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a long text where no token can span: before a space or line end that follows something else.
+def parsed(written: str, vocabulary: int, place: Path) -> Tokenizer:
+    """Return the tokenizer of a JSON text that lies at `place`, one of whose tokens is `<|endoftext|>`.
 
-    The byte-level pattern joins a space to what follows it and never to what precedes it, so the tokens of the pieces
-    are exactly those of the text.
+    Raises:
+        DataError: if it is damaged.
     """
-    boundary = re.compile(r"(?<=\S)[ \n]")
+    library = _library()
+    try:
+        return Tokenizer(library.Tokenizer.from_str(written), vocabulary)
+    except Exception as error:  # the library raises nothing more precise
+        raise DataError("a tokenizer cannot be read", where=place, got=str(error).splitlines()[0]) from None
+
+
+def assembled(
+    pieces: Mapping[bytes, int],
+    merges: Sequence[tuple[bytes, bytes]],
+    pattern: str | None,
+    end_of_text: int,
+    vocabulary: int,
+) -> Tokenizer:
+    """Make a tokenizer of byte-level byte-pair encoding from its parts.
+
+    Args:
+        pieces: The id of every token by its bytes; all 256 bytes are among them.
+        merges: Which two tokens are joined, the first of them first.
+        pattern: Matches what no merge crosses, as a regular expression of Oniguruma; None for GPT-2's.
+        end_of_text: The id of `<|endoftext|>`.
+        vocabulary: The declared number of tokens, above every id.
+    """
+    library, characters = _library(), _byte_characters()
+
+    def written(piece: bytes) -> str:
+        return "".join(characters[byte] for byte in piece)
+
+    table = {written(piece): token for piece, token in pieces.items()} | {END_OF_TEXT: end_of_text}
+    model = library.Tokenizer(library.models.BPE(table, [(written(one), written(other)) for one, other in merges]))
+    byte_level = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    if pattern is not None:
+        split = library.pre_tokenizers.Split(library.Regex(pattern), "isolated")
+        byte_level = library.pre_tokenizers.Sequence([split, byte_level])
+    model.pre_tokenizer = byte_level
+    model.decoder = library.decoders.ByteLevel()
+    model.add_special_tokens([END_OF_TEXT])
+    return Tokenizer(model, vocabulary)
+
+
+def _pieces(text: str, boundary: re.Pattern[str] | None) -> Iterator[str]:
+    """Cut a long text where no token can span, so that the tokens of the pieces are exactly those of the text."""
     start = 0
-    while len(text) - start > ENCODED_CHARACTERS and (found := boundary.search(text, start + ENCODED_CHARACTERS)):
+    while (
+        boundary
+        and len(text) - start > ENCODED_CHARACTERS
+        and (found := boundary.search(text, start + ENCODED_CHARACTERS))
+    ):
         yield text[start : found.start()]
         start = found.start()
     yield text[start:]
+
+
+def _boundary(model: tokenizers.Tokenizer) -> re.Pattern[str] | None:
+    """Return where a text may be cut; None where nothing is known of the pattern."""
+    if model.normalizer is not None or not all(token.special for token in model.get_added_tokens_decoder().values()):
+        return None
+    steps = _steps(model.pre_tokenizer)
+    if [step["type"] for step in steps] == ["ByteLevel"] and steps[0]["use_regex"]:
+        return BEFORE_SPACE
+    return BETWEEN_WORDS if [step["type"] for step in steps] == ["Split", "ByteLevel"] and _is_known(steps) else None
+
+
+def _is_known(steps: Sequence[Mapping[str, Any]]) -> bool:
+    split, byte_level = steps
+    return not byte_level["use_regex"] and split["pattern"].get("Regex") in PATTERNS.values()
+
+
+def _steps(pre_tokenizer: Any) -> list[dict[str, Any]]:
+    """Return how text is cut before anything is joined: each step as the library writes it to a file."""
+    if pre_tokenizer is None:
+        return []
+    described: dict[str, Any] = json.loads(pre_tokenizer.__getstate__())
+    return list(described["pretokenizers"]) if described["type"] == "Sequence" else [described]
 
 
 def _byte_characters() -> list[str]:

@@ -15,8 +15,9 @@ import numpy as np
 from workbench.data.answers import read_answers
 from workbench.data.prepared import Prepared
 from workbench.errors import DataError
+from workbench.evaluation.asking import Asked
 from workbench.evaluation.scoring import Answers, Score
-from workbench.evaluation.tasks import HeldOutAnswers
+from workbench.evaluation.tasks import HeldOutAnswers, View
 from workbench.seeds import seed_for
 
 
@@ -53,6 +54,11 @@ def draw(task: HeldOutAnswers, prepared: Prepared, context: int) -> list[Answere
         tokens = np.append(examples.end_of_text, examples.tokens[span])
         drawn.append(Answered(str(examples.lines[row]), tokens, examples.scored[span], int(examples.sizes[row])))
     return drawn
+
+
+def ask(task: HeldOutAnswers, items: list[Answered], view: View, asked: Asked) -> list[Score]:
+    """Ask a model about the answers."""
+    return score(items, asked.measure(sequences(items), view))
 
 
 def sequences(items: list[Answered]) -> list[np.ndarray]:

@@ -16,8 +16,9 @@ import numpy as np
 from workbench.data.corpora import Document
 from workbench.data.prepared import Prepared
 from workbench.errors import DataError
+from workbench.evaluation.asking import Asked
 from workbench.evaluation.scoring import Answers, Score
-from workbench.evaluation.tasks import BitsPerByte
+from workbench.evaluation.tasks import BitsPerByte, View
 from workbench.seeds import seed_for
 
 
@@ -30,20 +31,33 @@ class Window(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """The beginning of a held-out document: its size in bytes, its tokens after an end_of_text (int64[tokens + 1])."""
+    """The beginning of a held-out document.
+
+    Attributes:
+        name: Of the document.
+        size: Bytes.
+        tokens: After an end_of_text, int64[tokens + 1].
+        windows: That cover it.
+        source: Of a mixture; empty where there is none.
+        beside: Whether it is asked about for its source only, and not in other views.
+    """
 
     name: str
     size: int
     tokens: np.ndarray
     windows: tuple[Window, ...]
+    source: str = ""
+    beside: bool = False
 
 
 def draw(task: BitsPerByte, prepared: Prepared, context: int) -> list[Passage]:
     """Return the passages that the task asks about: up to `documents` held-out ones, drawn by a hash of their text.
 
+    Where the task asks about sources too, as many of each; those that are not among the former come after them.
+
     Raises:
-        DataError: if the stride exceeds the context, which would leave tokens out, or if no passage fills a longer
-            context that the task asks about.
+        DataError: if the stride exceeds the context, which would leave tokens out, if no passage fills a longer
+            context that the task asks about, or no document of a source is held out.
     """
     if task.stride and task.stride > context:
         raise DataError(
@@ -53,20 +67,47 @@ def draw(task: BitsPerByte, prepared: Prepared, context: int) -> list[Passage]:
             got=task.stride,
         )
     drawn = sorted(prepared.held_out, key=lambda document: seed_for(0, f"evaluation/bits_per_byte/{document.hash}"))
-    drawn = drawn[: task.documents]
+    total = len(drawn[: task.documents])
+    drawn = drawn[:total] + _of_sources(task, drawn)
     texts = [_beginning(document, task.bytes_per_document) for document in drawn]
-    passages = []
+    passages: list[Passage] = []
     for document, text, tokens in zip(drawn, texts, prepared.tokenizer.encode_batch(texts), strict=True):
         sequence = np.concatenate([[prepared.tokenizer.end_of_text], tokens])
-        passages.append(Passage(document.name, len(text.encode()), sequence, ()))
-    _refuse_unfilled(task, passages, context)
+        beside = len(passages) >= total
+        passages.append(Passage(document.name, len(text.encode()), sequence, (), document.source, beside))
+    _refuse_unfilled(task, passages[:total], context)
     return spread(task, passages, context)
+
+
+def _of_sources(task: BitsPerByte, drawn: list[Document]) -> list[Document]:
+    """Return the documents that are asked about for their source and not among the first that are drawn anyway."""
+    found: list[Document] = []
+    for source in task.sources:
+        held = [document for document in drawn if document.source == source]
+        if not held:
+            raise DataError(
+                "no document of a source is held out",
+                where=f"evaluation.tasks.bits_per_byte.sources.{source}",
+                expected="at least one held-out document",
+                got=f"none of {len(drawn)} documents",
+                fix="raise data.held_out, give this source more documents, or leave it out of the task",
+            )
+        found += held[: task.documents]
+    known = {document.name for document in drawn[: task.documents]}
+    return [document for document in found if document.name not in known]
 
 
 def spread(task: BitsPerByte, passages: list[Passage], context: int) -> list[Passage]:
     """Return the same passages with windows of `context` tokens, be it the training context or a longer one."""
     stride = task.stride or max(1, context * 3 // 4)
     return [passage._replace(windows=tuple(cover(len(passage.tokens) - 1, context, stride))) for passage in passages]
+
+
+def ask(task: BitsPerByte, passages: list[Passage], view: View, asked: Asked) -> list[Score]:
+    """Ask a model about the passages of a view, in windows as long as its context."""
+    meant = [one for one in passages if (not one.beside if view.source is None else one.source == view.source)]
+    seen = spread(task, meant, asked.context * view.multiple)
+    return score(seen, asked.measure(sequences(seen), view))
 
 
 def sequences(passages: list[Passage]) -> list[np.ndarray]:

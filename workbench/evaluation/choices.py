@@ -15,8 +15,9 @@ import numpy as np
 
 from workbench.data.corpora import Document
 from workbench.data.prepared import Prepared
+from workbench.evaluation.asking import Asked
 from workbench.evaluation.scoring import Answers, Score
-from workbench.evaluation.tasks import SwappedWords
+from workbench.evaluation.tasks import SwappedWords, View
 from workbench.seeds import generator, seed_for
 
 FEWEST_WORDS, MOST_WORDS = 6, 30
@@ -60,6 +61,11 @@ def draw(task: SwappedWords, prepared: Prepared, context: int) -> list[Choice]:
             if max(len(truth), len(distractor)) <= context + 1:
                 choices.append(Choice(sentence.name, sentence.document, truth, distractor))
     return choices[: task.items]
+
+
+def ask(task: SwappedWords, choices: list[Choice], view: View, asked: Asked) -> list[Score]:
+    """Ask a model about the choices."""
+    return score(choices, asked.measure(sequences(choices), view))
 
 
 def sequences(choices: list[Choice]) -> list[np.ndarray]:

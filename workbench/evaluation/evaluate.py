@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from architectures.exits import AtExit, Confident
 from workbench.data.prepared import Prepared
 from workbench.errors import DataError
-from workbench.evaluation import answered, bits, choices
-from workbench.evaluation.scoring import LanguageModel, Progress, Score, evaluating, measure_sequences
-from workbench.evaluation.tasks import BitsPerByte, Evaluation, Task, View
-from workbench.records import scores_table
+from workbench.evaluation import answered, benchmarks, bits, choices, harness, occupied
+from workbench.evaluation.asking import Asked
+from workbench.evaluation.scoring import LanguageModel, Progress, Score, evaluating
+from workbench.evaluation.searched import contaminated
+from workbench.evaluation.tasks import Evaluation
+from workbench.records import CONTAMINATED, scores_table
 
-# Each module draws the items of its kind of task, says which sequences they are, and turns answers into their scores.
-_TASKS: dict[str, ModuleType] = {"bits_per_byte": bits, "swapped_words": choices, "answers": answered}
+# Each module draws the items of its kind of task, asks a model about them, and turns its answers into their scores.
+_TASKS: dict[str, ModuleType] = {
+    "bits_per_byte": bits,
+    "swapped_words": choices,
+    "answers": answered,
+    "benchmark": benchmarks,
+    "occupations": occupied,
+    "lm_eval": harness,
+}
 
 
 def evaluate(
@@ -38,6 +45,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     autocast: AbstractContextManager[Any] | None = None,
     progress: Progress | None = None,
+    tokens: int | None = None,
 ) -> pa.Table:
     """Return the item scores of a model, one row per (task, metric, item), the view beside.
 
@@ -52,54 +60,43 @@ def evaluate(
         device: Where the model lies.
         autocast: Precision under which it runs, such as `torch.autocast("cpu", torch.bfloat16)`; none is float32.
         progress: Told (sequences done, sequences in all) while a task runs in one view.
+        tokens: Where the model is one on its way, after how many tokens; it is then asked in the first view of every
+            task alone, and metrics say so (`bits_per_byte@tokens=102400`).
 
     Raises:
         DataError: if a task has no item in this corpus, or a score is not finite.
     """
-    measure = partial(measure_sequences, batch=evaluation.batch, device=device, progress=progress)
     columns: dict[str, list[Any]] = {name: [] for name in ("task", "view", *Score._fields)}
     drawn = draw_items(prepared, evaluation, context)
-    asked = [(task, view) for task in evaluation.tasks for view in task.views]
+    questions = [(task, view) for task in evaluation.tasks for view in task.views]
+    if tokens is not None:
+        questions = [(task, task.views[0]._replace(tokens=tokens)) for task in evaluation.tasks]
+    asked = Asked(model, prepared.tokenizer, context, batch=evaluation.batch, device=device, progress=progress)
     with evaluating(model), autocast or contextlib.nullcontext():
-        for task, view in asked:
-            module, items = _TASKS[task.kind], _seen(task, drawn[task.kind], context * view.multiple)
-            reader, measures = _read(model, view)
-            answers = measure(reader, module.sequences(items), measures=measures)
-            for score in module.score(items, answers):
-                row = {"task": task.kind, "view": view.label(context), **score._asdict()}
+        for task, view in questions:
+            known = contaminated(task, drawn[task.label], prepared)
+            for score in _TASKS[task.kind].ask(task, drawn[task.label], view, asked):
+                row = {"task": task.label, "view": view.label(context), **score._asdict()}
+                row["flags"] |= CONTAMINATED if score.item in known else 0
                 for name, value in {**row, "metric": score.metric + view.suffix}.items():
                     columns[name].append(value)
     return scores_table(score_id, columns)
 
 
-def _seen(task: Task, items: list[Any], context: int) -> list[Any]:
-    """Return the items as a model of that context sees them."""
-    return bits.spread(task, items, context) if isinstance(task, BitsPerByte) else items
-
-
-def _read(model: Any, view: View) -> tuple[LanguageModel, tuple[str, ...]]:
-    """Return the model as a view reads it, and what can be measured there."""
-    if view.exit is not None:
-        return AtExit(model, view.exit), ("nats",)
-    if view.confidence is not None:
-        return Confident(model, view.confidence), ("nats", "layers")
-    return model, ("nats",)
-
-
 def draw_items(prepared: Prepared, evaluation: Evaluation, context: int) -> dict[str, list[Any]]:
-    """Return the items of every task; called before training, it tells in time that a task has none.
+    """Return the items of every task, by its label; called before training, it tells in time that a task has none.
 
     Raises:
         DataError: if the corpus has no item for a task.
     """
     drawn: dict[str, list[Any]] = {
-        task.kind: _TASKS[task.kind].draw(task, prepared, context) for task in evaluation.tasks
+        task.label: _TASKS[task.kind].draw(task, prepared, context) for task in evaluation.tasks
     }
-    for kind, items in drawn.items():
+    for label, items in drawn.items():
         if not items:
             raise DataError(
                 "the corpus has no item for a task",
-                where=f"evaluation.tasks.{kind}",
+                where=f"evaluation.tasks.{label}",
                 expected="at least one item in the held-out documents",
                 got=f"none in {len(prepared.held_out)} documents",
                 fix="raise data.held_out, give more text, or leave this task out",

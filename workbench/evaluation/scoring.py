@@ -38,13 +38,14 @@ class LanguageModel(Protocol):
 
 
 class Score(NamedTuple):
-    """One value of one item; the weight is what a mean over items weighs it by."""
+    """One value of one item; the weight is what a mean over items weighs it by, flags say what else is known of it."""
 
     metric: str
     item: str
     cluster: str
     value: float
     weight: float = 1.0
+    flags: int = 0
 
 
 def measure_sequences(

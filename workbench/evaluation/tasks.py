@@ -5,19 +5,30 @@ Promises that the items of a task follow from its declaration and the corpus alo
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from workbench.data.answers import Answers
+from workbench.evaluation.benchmark_tasks import BenchmarkItems, LmEval, Occupations
+from workbench.evaluation.questions import Metric, Question, View
 from workbench.identity import Spec, added, setting
 
-
-class Metric(NamedTuple):
-    """How to read the values of one metric."""
-
-    unit: str
-    higher_is_better: bool
+__all__ = [
+    "BenchmarkItems",
+    "BitsPerByte",
+    "Drawing",
+    "Evaluation",
+    "HeldOutAnswers",
+    "LmEval",
+    "Metric",
+    "Occupations",
+    "Question",
+    "Samples",
+    "SwappedWords",
+    "Task",
+    "View",
+]
 
 
 def _later(default: Any) -> Any:
@@ -25,36 +36,7 @@ def _later(default: Any) -> Any:
     return Field(default, json_schema_extra={"effect": "function", "neutral": list(default)})
 
 
-class View(NamedTuple):
-    """One way of asking a trained model; without anything said, the whole model at its training context.
-
-    Attributes:
-        multiple: How many times the training context goes through the model together.
-        exit: After how many blocks the prediction is read; None is all of them.
-        confidence: Each token leaves at the first exit whose largest probability exceeds this; None is at the last.
-    """
-
-    multiple: int = 1
-    exit: int | None = None
-    confidence: float | None = None
-
-    @property
-    def suffix(self) -> str:
-        """What a metric's name ends with in this view: "@2x", "@exit=1", "@confidence=0.9", or nothing."""
-        if self.exit is not None:
-            return f"@exit={self.exit}"
-        if self.confidence is not None:
-            return f"@confidence={self.confidence:g}"
-        return "" if self.multiple == 1 else f"@{self.multiple}x"
-
-    def label(self, context: int) -> str:
-        """Return what the scores call it: the context in tokens, the exit, or the confidence."""
-        if self.exit is None and self.confidence is None:
-            return f"context={context * self.multiple}"
-        return self.suffix.removeprefix("@")
-
-
-class BitsPerByte(Spec):
+class BitsPerByte(Question):
     """How many bits the model needs per byte of held-out text; one item per document, of weight its bytes.
 
     Comparable between tokenizers. Windows of one context advance by `stride` tokens, so that every token is predicted
@@ -75,6 +57,8 @@ class BitsPerByte(Spec):
             `bits_per_byte@confidence=0.9` and `layers@confidence=0.9`, the blocks its tokens passed through on average
             (a document's mean over tokens, weighted by its bytes like everything here). `architectures.exits.Confident`
             says what that measures and what not.
+        sources: Of a mixture: `("web", "code")` adds `bits_per_byte@source=web` and `bits_per_byte@source=code`, each
+            about up to `documents` held-out documents of its source; what is asked without it stays as it was.
     """
 
     metrics: ClassVar[dict[str, Metric]] = {
@@ -89,6 +73,14 @@ class BitsPerByte(Spec):
     contexts: tuple[Annotated[int, Field(ge=2)], ...] = _later(())
     exits: tuple[Annotated[int, Field(ge=1)], ...] = _later(())
     confidences: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _later(())
+    sources: tuple[str, ...] = _later(())
+
+    @field_validator("sources")
+    @classmethod
+    def _every_source_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected distinct names, got {', '.join(names)}")
+        return tuple(sorted(names))
 
     @field_validator("contexts", "exits", "confidences")
     @classmethod
@@ -105,6 +97,7 @@ class BitsPerByte(Spec):
             *(View(multiple=multiple) for multiple in self.contexts),
             *(View(exit=exit) for exit in self.exits),
             *(View(confidence=confidence) for confidence in self.confidences),
+            *(View(source=source) for source in self.sources),
         )
 
     @property
@@ -114,7 +107,7 @@ class BitsPerByte(Spec):
         return (*(f"bits_per_byte{view.suffix}" for view in self.views), *early)
 
 
-class SwappedWords(Spec):
+class SwappedWords(Question):
     """Held-out sentences against themselves with two neighbouring words swapped: which does the model find likelier?
 
     Scored by path probability, the log-probability of the whole sentence after end_of_text. Two metrics per item:
@@ -129,18 +122,8 @@ class SwappedWords(Spec):
     kind: Literal["swapped_words"] = "swapped_words"
     items: int = setting(256, ge=1)
 
-    @property
-    def views(self) -> tuple[View, ...]:
-        """The views in which it is asked: one, at the training context."""
-        return (View(),)
 
-    @property
-    def produces(self) -> tuple[str, ...]:
-        """The names of the metrics it leaves."""
-        return tuple(self.metrics)
-
-
-class HeldOutAnswers(Spec):
+class HeldOutAnswers(Question):
     """How many bits the model needs per byte of a held-out answer, given its prompt; one item per example.
 
     Of weight its bytes. The end_of_text after an answer is part of it: to know where it ends is part of answering.
@@ -159,18 +142,10 @@ class HeldOutAnswers(Spec):
     answers: Answers
     items: int = setting(256, ge=1)
 
-    @property
-    def views(self) -> tuple[View, ...]:
-        """The views in which it is asked: one, at the training context."""
-        return (View(),)
 
-    @property
-    def produces(self) -> tuple[str, ...]:
-        """The names of the metrics it leaves."""
-        return tuple(self.metrics)
-
-
-Task = Annotated[BitsPerByte | SwappedWords | HeldOutAnswers, Field(discriminator="kind")]
+Task = Annotated[
+    BitsPerByte | SwappedWords | HeldOutAnswers | BenchmarkItems | Occupations | LmEval, Field(discriminator="kind")
+]
 
 
 class Drawing(Spec):
@@ -207,16 +182,22 @@ class Evaluation(Spec):
         tasks: What is scored.
         batch: Tokens in one forward pass: cost, never result.
         samples: What it writes besides; None is nothing.
+        checkpoint: Which weights are scored: those at the end of training, or the best that the last stage kept by its
+            rule (`keep_best`), which no held-out text decides.
+        trajectory: How many of the last weights that the last stage kept on the way (`checkpoints`) are scored too, in
+            the first view of every task: `bits_per_byte@tokens=102400` and so on, for the noise between checkpoints.
     """
 
     tasks: tuple[Task, ...] = setting((BitsPerByte(), SwappedWords()), min_length=1)
     batch: int = setting(2048, effect="efficiency", ge=1)
     samples: Samples | None = added(None)
+    checkpoint: Literal["final", "best"] = added("final")
+    trajectory: int = added(0, ge=0)
 
     @field_validator("tasks")
     @classmethod
     def _ask_once(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-        kinds = [task.kind for task in tasks]
-        if len(set(kinds)) < len(kinds):
-            raise ValueError(f"each kind of task can be asked once: expected distinct kinds, got {', '.join(kinds)}")
+        labels = [task.label for task in tasks]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"each task can be asked once: expected distinct ones, got {', '.join(labels)}")
         return tasks

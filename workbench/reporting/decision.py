@@ -18,8 +18,10 @@ import pyarrow as pa
 from workbench.errors import StatisticsError
 from workbench.records import Record
 from workbench.reporting import sequential
+from workbench.reporting.contaminated import CLEAN, without_contaminated
 from workbench.reporting.describing import (
     describe_arms,
+    describe_evaluations,
     describe_facts,
     describe_interim,
     describe_method,
@@ -94,6 +96,9 @@ class Decision:
 def decide_plan(plan: Mapping[str, Any], records: Sequence[Record], scores: Scores) -> list[Decision]:
     """Decide a plan from the records committed so far: the primary metric, then the secondary ones as exploratory.
 
+    Where items of a metric stand in the training text of an arm, the same metric follows without these items in any
+    run, exploratory too; its name ends with "@clean".
+
     Args:
         plan: The plan as plain JSON.
         records: Committed records, in any order; those of other plans are ignored.
@@ -117,13 +122,45 @@ def decide_plan(plan: Mapping[str, Any], records: Sequence[Record], scores: Scor
         going = sequential.progress(plan, pair_runs(plan, plan, found, finished), found)
     primary = _decide(plan, plan, found, finished, going, exploratory=False)
     primary = dataclasses.replace(primary, contrasts=_guarded(plan, found, finished, primary))
-    decisions, left_out = [], []
+    first, *decisions = _beside(primary, plan, plan, found, finished, going)
+    left_out = []
     for metric in plan.get("secondary", ()):
         try:
-            decisions.append(_decide(plan, metric, found, finished, going, exploratory=True))
+            decision = _decide(plan, metric, found, finished, going, exploratory=True)
+            decisions += _beside(decision, plan, metric, found, finished, going)
         except StatisticsError as error:
             left_out.append(f"secondary metric {metric['metric']} is not decided: {error.what}")
-    return [dataclasses.replace(primary, footnotes=(*primary.footnotes, *left_out)), *decisions]
+    return [dataclasses.replace(first, footnotes=(*first.footnotes, *left_out)), *decisions]
+
+
+def _beside(
+    decision: Decision,
+    plan: Mapping[str, Any],
+    metric: Mapping[str, Any],
+    found: Mapping[int, Record],
+    finished: Mapping[int, pa.Table],
+    going: Progress | None,
+) -> list[Decision]:
+    """Return a decision and, where items of its metric stand in training text, the same one without these items."""
+    clean = without_contaminated(plan, decision.metric, finished)
+    if clean is None:
+        return [decision]
+    try:
+        if clean.emptied:
+            raise StatisticsError(f"no other item is left of {', '.join(clean.emptied)}")
+        again = _decide(plan, metric, found, clean.tables, going, exploratory=True)
+    except StatisticsError as error:
+        note = f"{clean.note.removesuffix(' and are left out in every run')}; without them nothing is decided: "
+        return [dataclasses.replace(decision, footnotes=(*decision.footnotes, note + error.what))]
+    name = decision.metric + CLEAN
+    again = dataclasses.replace(
+        again,
+        title=f"{plan['sweep']}: {spoken(name)}",
+        metric=name,
+        contrasts=tuple(dataclasses.replace(contrast, metric=name) for contrast in again.contrasts),
+        footnotes=(clean.note, *again.footnotes),
+    )
+    return [decision, again]
 
 
 def _guarded(
@@ -178,6 +215,7 @@ def _decide(
     method = describe_method(contrasts, plan["alpha"], smallest, unit)
     if going:
         method = [method[0], *sequential.describe(plan)]
+    method += [told] if (told := describe_evaluations(found.values())) else []
     return Decision(
         title=f"{plan['sweep']}: {spoken(name)}",
         question=plan["question"],

@@ -188,6 +188,25 @@ def describe_residual(contrast: Contrast) -> dict[str, str]:
     }
 
 
+def describe_evaluations(records: Iterable[Record]) -> str | None:
+    """Say how often the models had been evaluated, and by which weights; None where that was not counted.
+
+    A model that was looked at again and again may have been chosen for what was seen.
+    """
+    counted = [record for record in records if record.evaluations]
+    if not counted:
+        return None
+    rules = {(record.spec.get("evaluation") or {}).get("checkpoint", "final") for record in counted}
+    weights = "the best weights by training loss" if rules == {"best"} else "the weights at the end of training"
+    again = [record.evaluations - 1 for record in counted if record.evaluations > 1]
+    if not again:
+        every = f"Each of the {len(counted)} models" if len(counted) > 1 else "The model"
+        return f"{every} was evaluated once, by {weights}."
+    most = "once" if max(again) == 1 else f"up to {max(again)} times" if len(counted) > 1 else f"{max(again)} times"
+    some = f"{len(again)} of {len(counted)} models" if len(counted) > 1 else "The model"
+    return f"{some} had been evaluated in other ways before, {most}; the scores here are those of {weights}."
+
+
 def describe_facts(
     plan: Mapping[str, Any], records: Iterable[Record], paired: Paired, contrast: Contrast
 ) -> dict[str, str]:

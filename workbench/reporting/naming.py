@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-Kind = Literal["context", "exit", "confidence"]
+Kind = Literal["context", "exit", "confidence", "tokens"]
 
 
 class View(NamedTuple):
@@ -17,7 +17,7 @@ class View(NamedTuple):
     Attributes:
         metric: The metric, whatever the view; a task's name in front of it stays.
         kind: What the view varies; None where the name says nothing or something of the user's own.
-        value: The multiple of the training context, the exit, or the confidence.
+        value: The multiple of the training context, the exit, the confidence, or the tokens read by then.
     """
 
     metric: str
@@ -36,15 +36,24 @@ def view_of(name: str) -> View:
         return View(metric, "exit", float(early[1]))
     if sure := re.fullmatch(r"confidence=(0?\.\d+|\d+e-\d+)", view):
         return View(metric, "confidence", float(sure[1]))
+    if on_the_way := re.fullmatch(r"tokens=(\d+)", view):
+        return View(metric, "tokens", float(on_the_way[1]))
     return View(name)
 
 
 def spoken(metric: str) -> str:
     """Write a metric's name for people: "bits_per_byte@2x" is "bits per byte at 2× context"."""
+    if metric.endswith("@clean"):
+        return f"{spoken(metric.removesuffix('@clean'))} without contaminated items"
+    asked, about, source = metric.partition("@source=")
+    if about:
+        return f"{asked.replace('_', ' ')} on {source}"
     found = view_of(metric)
     name, value = found.metric.replace("_", " "), f"{found.value:g}"
     if found.kind is None or "@" not in metric:
         return name
+    if found.kind == "tokens":
+        return f"{name} after {found.value:,.0f} tokens"
     return f"{name} at {value}× context" if found.kind == "context" else f"{name} at {found.kind} {value}"
 
 

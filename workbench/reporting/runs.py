@@ -1,8 +1,8 @@
 """From a plan's records to paired arrays: the one place where item scores of runs become the cells of a test.
 
 Promises means weighted over the same items in every run, and a cell for every record whatever became of it. Refuses to
-mix numerics within a contrast, and to choose between tasks that report the same metric. Never rebuilds the classes of
-a configuration.
+mix numerics within a contrast, and to choose between tasks that report the same metric, within a run or between runs.
+Never rebuilds the classes of a configuration.
 """
 
 from __future__ import annotations
@@ -70,6 +70,16 @@ def pair_runs(
     )
 
 
+def mean_score(trial: Mapping[str, Any], table: pa.Table, metric: str) -> float | None:
+    """Return one run's weighted mean of a metric over its items; None where it has none.
+
+    Raises:
+        StatisticsError: if several tasks report the metric.
+    """
+    held = _items(trial, table, metric)
+    return float(run_means([held])[0]) if len(held.items) else None
+
+
 def _cells(
     trials: Mapping[int, Mapping[str, Any]], name: str, found: Mapping[int, Record], finished: Mapping[int, pa.Table]
 ) -> list[Cell]:
@@ -83,6 +93,8 @@ def _cells(
             expected=name,
             got=", ".join(reported) or "no scores at all",
         )
+    if "/" not in name:
+        _refuse_other_tasks(name, _tasks_of(finished.values(), name))
     means = dict(zip(scored, run_means(list(scored.values())).tolist(), strict=True))
     rows = []
     for cell, record in found.items():
@@ -98,6 +110,18 @@ def _tasks_of(tables: Iterable[pa.Table], metric: str) -> set[str]:
         for table in tables
         for task in pc.unique(table.filter(pc.equal(table["metric"], metric))["task"]).to_pylist()
     }
+
+
+def _refuse_other_tasks(metric: str, tasks: set[str]) -> None:
+    """Refuse to compare runs that were asked otherwise: after other examples, say, or by another protocol."""
+    if len(tasks) > 1:
+        raise StatisticsError(
+            "runs report this metric of different tasks",
+            where="the scores of the finished runs",
+            expected="one task, asked in one way: " + " or ".join(f"{task}/{metric}" for task in sorted(tasks)),
+            got=metric,
+            fix="name the task with the metric; a run that was not asked it counts as missing",
+        )
 
 
 def _items(trial: Mapping[str, Any], table: pa.Table, metric: str) -> ItemScores:

@@ -19,6 +19,8 @@ PAIRINGS = {
     "tokens": "same text, token by token",
     "documents": "same documents in the same order",
     "text": "same text in another order",
+    "sources": "same order within each source, another mix",
+    "corpus": "same corpus, other text of it",
     "none": "not paired: other seeds",
     "declared": "declared by the shared seed, not proven",
 }

@@ -3,7 +3,7 @@
 A checkpoint is a safetensors file and a JSON file that holds the SHA-256 of both; the JSON is renamed into place last.
 Loading takes the newest whose hash is right, so that a truncated or damaged file costs the work since the one before
 it, no more. Beside checkpoints (`step-*`) a run may keep points to go back to after a spike (`point-*`, as whole as a
-checkpoint) and weights on its way (`kept-*`), which are still there when it has ended.
+checkpoint), its best weights (`best-*`) and weights on its way (`kept-*`), which are still there when it has ended.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Progress:
         rollbacks: So far, see `rollback.Guard`.
         losses: Of the last steps, as many as the rule for rollbacks looks at.
         point: Steps done at the point to which a spike would take the run back.
+        bests: Where the best weights stood (step, tokens, loss), see `keeping.Keeper`; before them those which are the
+            best again if the run goes back.
     """
 
     step: int = 0
@@ -46,6 +48,7 @@ class Progress:
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     point: int | None = None
+    bests: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(
@@ -75,8 +78,7 @@ def save_checkpoint(
     place = known.index(newest.with_suffix(".json")) + 1
     for old in (*known[: max(0, place - keep)], *known[place:]):
         _remove(old)
-    if progress.point is not None:
-        _remove_points(folder, known[max(0, place - keep)])
+    _remove_unneeded(folder, known[max(0, place - keep)])
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -88,7 +90,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         if found is None:
             continue
         progress = Progress(**found[0])
-        if progress.point is None or read_state(point_stem(folder, progress.point)) is not None:
+        if _has_what_it_needs(folder, progress):
             unpack(found[1], model, optimizer)
             return progress
     return Progress()
@@ -118,6 +120,11 @@ def unpack(content: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) -
 def point_stem(folder: Path, step: int) -> Path:
     """Return where the point after `step` steps lies, without suffix."""
     return _stem(folder, "point", step)
+
+
+def best_stem(folder: Path, step: int) -> Path:
+    """Return where the best weights lie, which are those after `step` steps, without suffix."""
+    return _stem(folder, "best", step)
 
 
 def write_state(stem: Path, content: bytes, described: dict[str, Any]) -> None:
@@ -194,7 +201,7 @@ def keep_weights(
     Raises:
         StoreError: if the disk refuses it.
     """
-    content = _content(model.state_dict())
+    content = pack_weights(model)
     if not leads:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,15 +212,11 @@ def keep_weights(
 
 
 def kept(folder: Path) -> list[Kept]:
-    """Return what a run kept on its way, earliest first; `min` by loss is the best by training loss.
-
-    No validation is done while training, so that a best by anything else is for an evaluation to find.
-    """
+    """Return what a run kept on its way, earliest first; the best by a rule is kept apart, see `keeping`."""
     found = []
     for path in sorted(folder.glob("kept-*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            described = json.loads(path.read_text())
-            del described["sha256"]
+            described = _unsigned(json.loads(path.read_text()))
             found.append(Kept(**described, path=path.with_suffix(".safetensors")))
     return found
 
@@ -229,23 +232,37 @@ def load_kept(one: Kept, model: nn.Module) -> None:
         raise StoreError(
             "kept weights are damaged", where=one.path, fix="remove the folder of the model; it is trained again"
         )
-    model.load_state_dict(load(found[1]))
+    load_tensors(found[1], model)
+
+
+def pack_weights(model: nn.Module) -> bytes:
+    """Return weights alone as the content of a safetensors file."""
+    return _content(model.state_dict())
+
+
+def load_tensors(content: bytes, model: nn.Module) -> None:
+    """Put what `pack_weights` returned back where it was."""
+    model.load_state_dict(load(content))
 
 
 def save_final(folder: Path, model: nn.Module, summary: dict[str, Any], *, leads: bool = True) -> None:
     """Write the trained weights and what training cost, then drop the checkpoints that led there.
 
+    The best weights that the summary names are kept, and no earlier ones.
+
     Of several devices all call this, and the one that leads writes.
     """
-    content = _content(model.state_dict())
+    content = pack_weights(model)
     if not leads:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / "final.safetensors", content)
     described = {"sha256": hashlib.sha256(content).hexdigest(), **summary}
     write_durably(folder / "final.json", json.dumps(described).encode())
-    for path in (*folder.glob("step-*"), *folder.glob("point-*")):
-        path.unlink(missing_ok=True)
+    best = best_stem(folder, summary["best"]["step"]).name if summary.get("best") else ""
+    for path in (*folder.glob("step-*"), *folder.glob("point-*"), *folder.glob("best-*")):
+        if path.stem != best:
+            path.unlink(missing_ok=True)
 
 
 def load_final(folder: Path, model: nn.Module) -> dict[str, Any] | None:
@@ -268,7 +285,7 @@ def load_final(folder: Path, model: nn.Module) -> dict[str, Any] | None:
             got=actual,
             fix="remove the folder; the model is trained again",
         )
-    model.load_state_dict(load(content))
+    load_tensors(content, model)
     return described
 
 
@@ -280,13 +297,30 @@ def _stem(folder: Path, kind: str, step: int) -> Path:
     return folder / f"{kind}-{step:09d}"
 
 
-def _remove_points(folder: Path, oldest: Path) -> None:
-    """Remove the points before the one that the oldest checkpoint needs."""
-    with contextlib.suppress(OSError, ValueError):
-        needed = point_stem(folder, json.loads(oldest.read_text())["point"]).name
-        for point in folder.glob("point-*.json"):
-            if point.stem < needed:
-                _remove(point)
+def _has_what_it_needs(folder: Path, progress: Progress) -> bool:
+    """Say whether the point to go back to and the best weights, where a checkpoint names them, are there and sound."""
+    if progress.point is not None and read_state(point_stem(folder, progress.point)) is None:
+        return False
+    found = ((best, read_state(best_stem(folder, best["step"]))) for best in progress.bests)
+    return all(held is not None and held[0] == best for best, held in found)
+
+
+def _remove_unneeded(folder: Path, oldest: Path) -> None:
+    """Remove points and best weights before those that the oldest checkpoint needs."""
+    try:
+        progress = Progress(**_unsigned(json.loads(oldest.read_text())))
+    except (OSError, ValueError, TypeError):
+        return
+    needed = {point_stem(folder, progress.point)} if progress.point is not None else set()
+    needed |= {best_stem(folder, best["step"]) for best in progress.bests[:1]}
+    for stem in needed:
+        for older in folder.glob(f"{stem.name.partition('-')[0]}-*.json"):
+            if older.stem < stem.name:
+                _remove(older)
+
+
+def _unsigned(described: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in described.items() if name != "sha256"}
 
 
 def _remove(description: Path) -> None:

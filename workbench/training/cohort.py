@@ -29,9 +29,10 @@ from architectures.drawing import stream, streams
 from architectures.transformer import Batch
 from workbench.errors import PlanError
 from workbench.training.feeding import Fed
-from workbench.training.loop import Interrupted, Job, Run, Step, Trained, begin, curve_interval
+from workbench.training.loop import Interrupted, Job, Run, Step, Trained, begin
 from workbench.training.objective import Objective
 from workbench.training.optimizers import Optimizer, make_optimizer, set_rates
+from workbench.training.pace import curve_interval
 from workbench.training.parallel import Alone
 from workbench.training.probes import Prober
 from workbench.training.recipe import Training
@@ -40,7 +41,7 @@ from workbench.training.stepping import Taken, take_step
 ELEMENTWISE = ("adamw", "lion")  # optimizers that may see stacked parameters as one; others step seed by seed
 TOGETHER = (  # what a stage may declare; anything else that is not at its default is refused by its name
     "kind", "tokens", "batch", "optimizer", "schedule", "clip", "checkpoint_seconds", "microbatch", "batch_warmup",
-    "z_loss", "label_smoothing", "keep", "checkpoints", "packing", "probes",
+    "z_loss", "label_smoothing", "keep", "checkpoints", "keep_best", "packing", "probes",
     "answers", "loss",
 )  # fmt: skip
 # Of the memory that is free, what a stack may plan with: its loss keeps more of the head than one model's, and a CPU's

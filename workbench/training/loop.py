@@ -27,7 +27,6 @@ from workbench.seeds import seed_for, standard_normal
 from workbench.training.checkpoints import (
     keep_weights,
     kept,
-    kept_steps,
     load_checkpoint,
     load_final,
     save_checkpoint,
@@ -35,18 +34,18 @@ from workbench.training.checkpoints import (
 )
 from workbench.training.execution import prepared
 from workbench.training.feeding import Fed, Feed
+from workbench.training.keeping import Keeper
 from workbench.training.lowbit import in_few_bits
 from workbench.training.numerics import utilised
 from workbench.training.objective import Objective, Term
 from workbench.training.optimizers import make_optimizer, set_rates
-from workbench.training.pace import Pace
+from workbench.training.pace import Pace, curve_interval
 from workbench.training.parallel import Alone
 from workbench.training.probes import Prober
 from workbench.training.recipe import Training
 from workbench.training.rollback import Guard, Spike
 from workbench.training.stepping import ALONE, Taken, compute_gradients, take_step
 
-CURVE_POINTS = 100
 CHECKPOINT_SHARE = 0.01  # of a run's time that checkpoints by the clock may take
 
 
@@ -149,7 +148,7 @@ def begin(job: Job) -> tuple[Transformer, Trained | None]:
     model = build(job.architecture, job.seeds, job.numerics, job.spelling)
     summary = load_final(job.folder, model)
     if summary is not None:
-        if summary["status"] != Status.FINISHED or _on_the_way(job) <= {one.step for one in kept(job.folder)}:
+        if summary["status"] != Status.FINISHED or _kept_all(job, summary):
             curve, costs, rollbacks = curve_table(summary["curve"]), summary["costs"], summary.get("rollbacks", ())
             return model, Trained(model, Status(summary["status"]), summary["reason"], curve, Costs(**costs), rollbacks)
         model = build(job.architecture, job.seeds, job.numerics, job.spelling)
@@ -158,8 +157,15 @@ def begin(job: Job) -> tuple[Transformer, Trained | None]:
     return model, None
 
 
+def _kept_all(job: Job, summary: dict[str, Any]) -> bool:
+    """Say whether a run that has ended kept the weights that the stage asks for by now."""
+    rule, best = job.stage.keep_best, summary.get("best") or {}
+    same_best = rule is None or best.get("rule") == rule.model_dump()
+    return same_best and _on_the_way(job) <= {one.step for one in kept(job.folder)}
+
+
 def _on_the_way(job: Job) -> set[int]:
-    return kept_steps(job.stage.checkpoints, job.pace.steps, curve_interval(job.pace.steps))
+    return job.stage.kept_steps(job.pace)
 
 
 def build(
@@ -180,11 +186,6 @@ def peak_memory(numerics: Numerics) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def curve_interval(steps: int) -> int:
-    """Return how many steps lie between two points of the learning curve of a run."""
-    return max(1, steps // CURVE_POINTS)
-
-
 class Run:
     """One stage under way: the model, its optimizer, and where they stand."""
 
@@ -203,6 +204,7 @@ class Run:
         self.optimizer = make_optimizer(model, job.stage.optimizer)
         self.progress = load_checkpoint(job.folder, model, self.optimizer)
         self._guard = Guard(job.stage.rollback, job.folder, model, self.optimizer, self.progress, self.pace)
+        self._keeper = Keeper(job.stage.keep_best, job.folder, model, self.progress, self.pace.steps)
         self._feed = self._current_feed()
         self._saved, self._writing, self.together = 0.0, 0.0, 1
         self._every, self._kept = curve_interval(self.pace.steps), _on_the_way(job)
@@ -247,6 +249,7 @@ class Run:
     def _go_back(self, spike: Spike) -> str | None:
         """Take the run back to before a spike, and on to other text; return why it may not, if so."""
         reason = self._guard.go_back(spike)
+        self._keeper.go_back()
         self._feed = self._current_feed()
         return reason
 
@@ -315,6 +318,7 @@ class Run:
         if progress.step in self._kept:
             curve, leads = progress.curve, self.parallel.leads
             keep_weights(self.job.folder, self.model, progress.step, tokens, curve, leads=leads)
+        self._keeper.look()
         self._watch(Step(progress.step, self.pace.steps, row["loss"], tokens / progress.seconds))
         return None
 
@@ -323,6 +327,7 @@ class Run:
         leads, began = self.parallel.leads, time.perf_counter()
         if leads:
             self._guard.secure()
+            self._keeper.secure()
         save_checkpoint(self.job.folder, self.model, self.optimizer, self.progress, self.job.stage.keep, leads=leads)
         self._saved = time.perf_counter()
         self._writing = self._saved - began
@@ -352,5 +357,9 @@ class Run:
             "architecture": self.job.architecture.model_dump(mode="json"),
             "data": self.job.data,
         }
+        if not reason and (best := self._keeper.described()):
+            described["best"] = best
+            if self.parallel.leads:
+                self._keeper.secure()
         save_final(self.job.folder, self.model, described, leads=self.parallel.leads)
         return Trained(self.model, status, reason, curve_table(progress.curve), costs, progress.rollbacks)

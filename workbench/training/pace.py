@@ -14,6 +14,8 @@ import numpy as np
 
 from workbench.identity import Spec, setting
 
+CURVE_POINTS = 100
+
 
 class BatchWarmup(Spec):
     """The batch grows over the first tokens of a run, as LokiLM's did over a tenth of its budget.
@@ -69,6 +71,11 @@ class Pace:
     def size(self, step: int) -> int:
         """Return the sequences of `step`."""
         return int(self.firsts[step + 1] - self.firsts[step])
+
+
+def curve_interval(steps: int) -> int:
+    """Return how many steps lie between two points of the learning curve of a run."""
+    return max(1, steps // CURVE_POINTS)
 
 
 def pace(tokens: int, batch: int, context: int, warmup: BatchWarmup | None = None) -> Pace:

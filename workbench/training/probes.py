@@ -1,9 +1,10 @@
 """Probes: what a run tells of itself beside its loss, as further columns of the learning curve.
 
 Looked at are the norm of the weights and of their gradient, and how far a step moves the weights, over all and by part
-of the model (`architectures.accounting.part_of`); the root mean square of the residual stream after each block; and,
-where asked for, how far the gradients of several steps agree. A probe draws nothing and changes no bit of the weights,
-so that it is no part of identity.
+of the model (`architectures.accounting.part_of`); the root mean square of the residual stream after each block; the
+share of dead units of each feed-forward whose activation is zero for negative values; and, where asked for, how far
+the gradients of several steps agree. A probe draws nothing and changes no bit of the weights, so that it is no part of
+identity.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from architectures.accounting import part_of
+from architectures.feedforward import FeedForwardModule
 from architectures.transformer import Transformer
 from workbench.identity import Spec, setting
 from workbench.training.parallel import gathered
@@ -75,8 +77,13 @@ class Prober:
         # on the CPU, so that an accelerator's memory holds no weight twice
         before = [gathered(weight.detach()).to("cpu", copy=True) for weight in self._model.parameters()]
         seen: dict[int, list[Tensor]] = {}
-        blocks = [] if self._compiled else list(self._model.blocks)
-        hooks = [block.register_forward_hook(partial(_see, seen, place)) for place, block in enumerate(blocks, 1)]
+        alive: dict[int, list[Tensor]] = {}
+        hooks = []
+        for place, block in enumerate([] if self._compiled else self._model.blocks, 1):
+            hooks.append(block.register_forward_hook(partial(_see, seen, place)))
+            for layer in block.modules():
+                if isinstance(layer, FeedForwardModule) and _can_die(layer):
+                    hooks.append(layer.down.register_forward_pre_hook(partial(_see_alive, alive, place)))
         try:
             yield
         finally:
@@ -85,6 +92,8 @@ class Prober:
         self._row = self._norms(before)
         for place, squares in sorted(seen.items()):
             self._row[f"residual_rms/{place}"] = math.sqrt(torch.stack(squares).mean().item())
+        for place, units in sorted(alive.items()):
+            self._row[f"dead_units/{place}"] = 1 - torch.stack(units).any(0).float().mean().item()
 
     def compares(self, done: int) -> bool:
         """Say whether gradients are to be compared after `done` steps."""
@@ -160,6 +169,18 @@ def _points(every: int, steps: int, interval: int) -> set[int]:
 
 def _see(seen: dict[int, list[Tensor]], place: int, block: nn.Module, given: Any, x: Tensor) -> None:
     seen.setdefault(place, []).append(_square(x.detach()) / x.numel())
+
+
+def _can_die(layer: FeedForwardModule) -> bool:
+    """Say whether the activation of a feed-forward is zero for negative values, as a ReLU's is."""
+    activation = getattr(layer, "activation", None)
+    with torch.no_grad():
+        return activation is not None and not activation(torch.tensor([-1.0, -2.0])).any()
+
+
+def _see_alive(alive: dict[int, list[Tensor]], place: int, down: nn.Module, given: tuple[Tensor, ...]) -> None:
+    """Take in which hidden units, (..., inner), are not zero at some position; a dead one is zero at all of a step."""
+    alive.setdefault(place, []).append((given[0].detach() != 0).flatten(0, -2).any(0))
 
 
 def _square(x: Tensor) -> Tensor:

@@ -17,23 +17,28 @@ from architectures.architecture import Architecture
 from architectures.compute import Memory, memory
 from architectures.posthoc import Scope, prune, quantise
 from workbench.data.answers import Answers, read_answers
-from workbench.data.order import Stream
+from workbench.data.ordering import Order
 from workbench.data.prepared import Prepared
+from workbench.data.streams import stream
+from workbench.errors import PlanError
 from workbench.identity import Spec, added, setting
 from workbench.records import Seeds
 from workbench.training.answering import AnswersFeed, Loss
+from workbench.training.checkpoints import kept_steps
 from workbench.training.distillation import Distillation, Minimum
 from workbench.training.feeding import Feed, Packing, StreamFeed, WholeFeed
+from workbench.training.keeping import KeepBest
 from workbench.training.objective import LabelSmoothing, Term, ZLoss
 from workbench.training.optimizers import AdamW, Lion, Muon, Optimizer
-from workbench.training.pace import BatchWarmup, Pace, pace
+from workbench.training.pace import BatchWarmup, Pace, curve_interval, pace
 from workbench.training.probes import Probes
 from workbench.training.rollback import Rollback
 from workbench.training.schedules import Constant, Cosine, InverseSquareRoot, Linear, Schedule, WarmupStableDecay
 
 __all__ = [
-    "AdamW", "BatchWarmup", "Constant", "Cosine", "FineTuning", "Int8", "InverseSquareRoot", "Linear", "Lion", "Muon",
-    "Optimizer", "PostHoc", "Pretraining", "Pruning", "Rollback", "Schedule", "Stage", "Training", "WarmupStableDecay",
+    "AdamW", "BatchWarmup", "Constant", "Cosine", "FineTuning", "Int8", "InverseSquareRoot", "KeepBest", "Linear",
+    "Lion", "Muon", "Optimizer", "PostHoc", "Pretraining", "Pruning", "Rollback", "Schedule", "Stage", "Training",
+    "WarmupStableDecay",
 ]  # fmt: skip
 
 
@@ -54,6 +59,7 @@ class Training(Spec, ABC):
         rollback: When the run goes back from a spike of the loss; None is never, and a loss that is not finite ends it.
         keep: How many of the newest checkpoints are kept while the run is under way.
         checkpoints: How many weights are kept on the way for good, evenly spaced; the end is kept beside them.
+        keep_best: Which weights are kept as the best beside those at the end; None is none.
         probes: What is looked at on the way, for the learning curve.
     """
 
@@ -71,6 +77,7 @@ class Training(Spec, ABC):
     rollback: Rollback | None = added(None, effect="training")
     keep: int = added(2, effect="efficiency", ge=1)
     checkpoints: int = added(0, effect="efficiency", ge=0)
+    keep_best: KeepBest | None = added(None, effect="efficiency")
     probes: Probes = setting(default=Probes(), effect="efficiency")
 
     @model_validator(mode="after")
@@ -84,6 +91,15 @@ class Training(Spec, ABC):
     def pace(self, context: int) -> Pace:
         """Return the steps that the budget buys at `context` tokens a sequence."""
         return pace(self.tokens, self.batch, context, self.batch_warmup)
+
+    def kept_steps(self, pace: Pace) -> set[int]:
+        """Return after which steps weights are kept on the way."""
+        return kept_steps(self.checkpoints, pace.steps, curve_interval(pace.steps))
+
+    def kept_tokens(self, context: int) -> tuple[int, ...]:
+        """Return how many tokens were read where weights are kept on the way, in ascending order."""
+        pace = self.pace(context)
+        return tuple(pace.first(step) * context for step in sorted(self.kept_steps(pace)))
 
     def check(self, prepared: Prepared, context: int) -> str | None:
         """Refuse data of its own that the stage cannot use, before anything is trained; say what it reads, if any.
@@ -147,10 +163,39 @@ class Pretraining(Training):
         return self
 
     def feed(self, prepared: Prepared, seeds: Seeds, context: int) -> Feed:
-        """Return the windows of the training documents in the order of the data seed."""
+        """Return the windows of the training documents in the order that the data declare."""
         if self.packing == "whole":
             return WholeFeed(prepared.train, seeds.data, context)
-        return StreamFeed(Stream(prepared.train, seeds.data), context, self.packing)
+        return StreamFeed(stream(prepared, seeds.data, self.pace(context).tokens), context, self.packing)
+
+    def check(self, prepared: Prepared, context: int) -> str | None:
+        """Refuse data that cannot be read in their declared order."""
+        stream(prepared, 0, self.pace(context).tokens)
+        return None
+
+    def refuse_order(self, order: Order, where: str) -> None:
+        """Refuse an order of documents that this stage cannot keep; any stage can shuffle.
+
+        Raises:
+            PlanError: naming the field of the stage.
+        """
+        if order.kind == "shuffled":
+            return
+        if self.packing == "whole":
+            raise PlanError(
+                "an arm cannot pack whole documents in an order of their own",
+                where=f"{where}.packing",
+                expected=f'"stream" or "documents" where data.order is {order.kind}',
+                got='"whole", which places the longest documents first and shuffles windows',
+            )
+        if order.kind == "curriculum" and self.rollback is not None:
+            raise PlanError(
+                "an arm cannot go back from a spike to other text of the same difficulty",
+                where=f"{where}.rollback",
+                expected="none where data.order is a curriculum, which has no other text there",
+                got="a rollback",
+                fix="leave rollback out of every arm",
+            )
 
     @property
     def packs(self) -> bool:

@@ -1,0 +1,153 @@
+"""Minimal pairs asked by our adapter and by lm-evaluation-harness's own model of the same exported weights.
+
+Both answer the same requests with the same threads in one process, in turn; the harness at its best batch size of
+those tried. What is compared is the whole answer to 2,000 pairs, text to log-probability. Real pairs (BLiMP) where they
+are at hand, else sentences of the embedded speeches with two words swapped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from architectures.architecture import Architecture
+from architectures.attention import MultiHead
+from architectures.embeddings import Table
+from architectures.exchange import export_model
+from architectures.feedforward import SwiGLU
+from architectures.initialisation import initialise
+from architectures.norms import RMSNorm
+from architectures.positions import Rotary
+from workbench.data.corpora import Speeches, read_documents
+from workbench.data.tokenizer import BytePairs
+from workbench.evaluation.asking import Asked
+from workbench.seeds import standard_normal
+
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "blimp.jsonl.gz"
+BATCHES = (1, 8, 32, 64, "auto")
+FEW = 256  # requests by which its batch sizes are compared
+MOST = 128  # sequences, where the harness finds out itself
+CONTEXT, VOCABULARY, PARADIGMS = 256, 4096, 67
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print how many times as fast as the harness's own model we are."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args(arguments)
+    try:
+        from lm_eval.models.huggingface import HFLM
+
+        from workbench.evaluation.adapter import Adapter
+    except ModuleNotFoundError as error:
+        print(f"not measured: {error.name} is not installed (extra eval)")
+        return
+    texts, told = sentences(asked.pairs)
+    requests = instances(texts)
+    with tempfile.TemporaryDirectory() as name:
+        ours = exported(Path(name))
+        by_batch = {
+            batch: HFLM(pretrained=name, device="cpu", dtype="float32", batch_size=batch, max_batch_size=MOST)
+            for batch in BATCHES
+        }
+        few = requests[:: max(1, len(requests) // FEW)]
+        tried = {
+            batch: best_of(2, lambda lm=lm: lm.loglikelihood(few, disable_tqdm=True)) for batch, lm in by_batch.items()
+        }
+        best = min(tried, key=lambda batch: tried[batch])
+        theirs = by_batch[best]
+        ratios, difference = [], 0.0
+        for _ in range(asked.rounds):
+            began = time.process_time()
+            answers = Adapter(ours).loglikelihood(requests)
+            between = time.process_time()
+            expected = theirs.loglikelihood(requests, disable_tqdm=True)
+            ratios.append((time.process_time() - between) / (between - began))
+            difference = max(abs(one - other) for (one, _), (other, _) in zip(answers, expected, strict=True))
+    shown = ", ".join(f"{batch}: {seconds / tried[best]:.2f}" for batch, seconds in tried.items())
+    print(f"{len(requests) // 2:,} pairs of {told}, {parameters():,} parameters, {torch.get_num_threads()} thread")
+    print(f"the harness's own model by batch size, relative to its best ({best}): {shown}")
+    low, high = min(ratios), max(ratios)
+    print(
+        f"ours is {statistics.median(ratios):.2f} times as fast ({low:.2f} to {high:.2f} in {asked.rounds} rounds; "
+        f"bar: 2); largest difference of a log-probability {difference:.1e} (bar: 1e-4)"
+    )
+
+
+def sentences(pairs: int) -> tuple[list[str], str]:
+    """Return the sentences of `pairs` minimal pairs, and what they are."""
+    if not REAL.is_file():
+        return list(swapped(pairs)), "speeches with two words swapped"
+    by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    with gzip.open(REAL, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            by_kind[row["UID"]].append(row)
+    rows = [row for held in by_kind.values() for row in held[: -(-pairs // PARADIGMS)]][:pairs]
+    return [row[name] for row in rows for name in ("sentence_good", "sentence_bad")], "BLiMP"
+
+
+def swapped(pairs: int) -> Iterator[str]:
+    """Yield sentences of the embedded corpus, each followed by itself with its third and fourth word swapped."""
+    words = [sentence.split() for document in read_documents(Speeches()) for sentence in document.text.split(". ")]
+    for one in [one for one in words if 6 <= len(one) <= 14][:pairs]:
+        yield " ".join(one)
+        yield " ".join([*one[:2], one[3], one[2], *one[4:]])
+
+
+def instances(texts: list[str]) -> list[Any]:
+    """Return the harness's requests for the log-probability of every text."""
+    from lm_eval.api.instance import Instance
+
+    return [
+        Instance("loglikelihood", {}, ("", f" {text}"), number % 2, ("blimp", number // 2, 1))
+        for number, text in enumerate(texts)
+    ]
+
+
+def architecture() -> Architecture:
+    """Return a model of four million parameters that Llama can express."""
+    return Architecture(
+        width=192, layers=7, context=CONTEXT, vocabulary=VOCABULARY, position=Rotary(), norm=RMSNorm(),
+        attention=MultiHead(heads=6), feed_forward=SwiGLU(width=512), embedding=Table(tied=True),
+    )  # fmt: skip
+
+
+def parameters() -> int:
+    """Count its parameters."""
+    return sum(parameter.numel() for parameter in architecture().build().parameters())
+
+
+def exported(folder: Path) -> Asked:
+    """Write a model with its tokenizer into a folder, and return it."""
+    tokenizer = BytePairs(vocabulary=VOCABULARY).train([document.text for document in read_documents(Speeches())][-60:])
+    model = architecture().build()
+    initialise(model, architecture(), lambda name, shape: standard_normal(0, f"initialisation/{name}", shape))
+    export_model(model.eval(), architecture(), folder, end_of_text=tokenizer.end_of_text)
+    tokenizer.publish(folder, CONTEXT)
+    return Asked(model, tokenizer, CONTEXT)
+
+
+def best_of(times: int, run: Callable[[], Any]) -> float:
+    """Return the fewest seconds of processor time that `run` took."""
+    seconds = []
+    for _ in range(times):
+        began = time.process_time()
+        run()
+        seconds.append(time.process_time() - began)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""What tokens cost after a context, where many sequences begin alike: what they share goes through the model once.
+
+Options of one question share its prompt, the sentences of a minimal pair their beginning, and questions with the same
+examples those examples. Sequences that begin alike are laid out as one tree in one row: each token at its own position,
+seeing what stands before it in its own branch and nothing else. Logits are made for scored tokens only, and equal
+inputs count once however many targets follow them.
+
+Promises what `measure_sequences` returns, to rounding. Where attention cannot tell branches apart (a model that
+recomputes, attention without a mask, a model that is not ours), every distinct sequence passes through it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from architectures.transformer import Batch, Output, Transformer
+from workbench.evaluation.likeliest import Likeliest
+from workbench.evaluation.scoring import LanguageModel, Progress, measure_sequences
+
+SHARING = ("sdpa", "reference")  # backends that can be told what each position sees
+TOGETHER = 128  # rows of logits at once, which then stay in a processor's cache
+SHORTEST, LONGEST = 128, 512  # tokens in a row of several sequences: beyond, attention costs more than sharing saves
+
+
+def measure_after(
+    model: LanguageModel,
+    sequences: Sequence[np.ndarray],
+    given: Sequence[int],
+    *,
+    batch: int,
+    device: torch.device | str,
+    progress: Progress | None = None,
+    greedy: bool = False,
+) -> dict[str, list[np.ndarray]]:
+    """Return what each token from number `given` on costs in nats, given all those before it.
+
+    Args:
+        model: A causal model in evaluation mode, whose output is an `Output`.
+        sequences: int64[two or more tokens] each.
+        given: How many of each sequence's first tokens are not scored, at least 1.
+        batch: Tokens in one forward pass, padding included.
+        device: Where the model lies.
+        progress: Told (sequences done, sequences in all).
+        greedy: Whether to say, too, where a token is the likeliest ("greedy": 1, and 0 elsewhere).
+
+    Returns:
+        By measure, float32[tokens - given] for each sequence, in the order given.
+
+    Raises:
+        WorkbenchError: for `greedy` of a model without logits.
+    """
+    if greedy:
+        Likeliest(model)  # refuses a model that cannot say it
+    head = getattr(model, "head", None)
+    if head is not None and not head.has_logits:  # targets made of bytes, which are scored in whole sequences
+        whole = measure_sequences(model, sequences, batch=batch, device=device, progress=progress)["nats"]
+        return {"nats": [value[first - 1 :] for value, first in zip(whole, given, strict=True)]}
+    names = ("nats", "greedy") if greedy else ("nats",)
+    found = {
+        name: [np.empty(len(one) - first, np.float32) for one, first in zip(sequences, given, strict=True)]
+        for name in names
+    }
+    rows = _rows([np.asarray(one, np.int64) for one in sequences], _shares(model))
+    done = 0
+    for together in _passes(rows, batch):
+        hidden = _hidden(model, together, device)
+        for name, values in _measure(model, together, hidden, sequences, given, greedy).items():
+            for (number, place), value in values.items():
+                found[name][number][place] = value
+        done += sum(len(row.ends) for row in together)
+        if progress is not None:
+            progress(done, len(sequences))
+    return found
+
+
+class _Row(NamedTuple):
+    """Sequences in one row; a tree, if there are several.
+
+    Attributes:
+        tokens: int64[tokens].
+        positions: int64[tokens]: how many tokens stand before each in its branch.
+        paths: For every distinct input, where its tokens stand, int64[input].
+        ends: (sequence, number of its path).
+    """
+
+    tokens: list[int]
+    positions: list[int]
+    paths: list[np.ndarray]
+    ends: list[tuple[int, int]]
+
+
+def _shares(model: LanguageModel) -> bool:
+    """Whether attention can be told what each position of a row may see."""
+    if not isinstance(model, Transformer) or model.recomputes is not None or model.backend not in SHARING:
+        return False
+    return all(getattr(cast(Any, block).attention, "mask", None) is not None for block in model.blocks)
+
+
+def _rows(sequences: list[np.ndarray], share: bool) -> list[_Row]:
+    """Lay out inputs, all tokens but the last: sorted, so that each shares most with the one before it."""
+    by_input: dict[tuple[int, ...], list[int]] = {}
+    for number, one in enumerate(sequences):
+        by_input.setdefault(tuple(one[:-1].tolist()), []).append(number)
+    if not share:
+        return [
+            _Row([*row], [], [np.arange(len(row))], [(number, 0) for number in numbers])
+            for row, numbers in by_input.items()
+        ]
+    longest = max(map(len, by_input), default=0)
+    most = max(longest, SHORTEST, min(2 * longest, LONGEST))
+    rows: list[_Row] = []
+    before: tuple[int, ...] = ()
+    for tokens in sorted(by_input):
+        common = _alike(before, tokens)
+        if not rows or len(rows[-1].tokens) + len(tokens) - common > most:
+            rows.append(_Row([], [], [], []))
+            common = 0
+        row = rows[-1]
+        begun = len(row.tokens)
+        row.tokens.extend(tokens[common:])
+        row.positions.extend(range(common, len(tokens)))
+        shared = row.paths[-1][:common] if common else np.empty(0, np.int64)
+        row.paths.append(np.concatenate([shared, np.arange(begun, len(row.tokens))]))
+        row.ends.extend((number, len(row.paths) - 1) for number in by_input[tokens])
+        before = tokens
+    return rows
+
+
+def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Return how many tokens two sequences have in common from their beginning."""
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return place
+    return min(len(one), len(other))
+
+
+def _passes(rows: list[_Row], batch: int) -> Iterator[list[_Row]]:
+    """Group rows, longest first, such that no group padded to its longest exceeds `batch` tokens."""
+    ordered = sorted(rows, key=lambda row: -len(row.tokens))
+    while ordered:
+        count = max(1, batch // max(1, len(ordered[0].tokens)))
+        yield ordered[:count]
+        ordered = ordered[count:]
+
+
+def _hidden(model: LanguageModel, rows: list[_Row], device: torch.device | str) -> Tensor:
+    """Pass rows through the model; return hidden states, (rows, time, width)."""
+    longest = max(len(row.tokens) for row in rows)
+    tokens = np.zeros((len(rows), longest), np.int64)
+    for number, row in enumerate(rows):
+        tokens[number, : len(row.tokens)] = row.tokens
+    packed = torch.from_numpy(tokens).to(device)
+    batch = Batch(packed, packed, torch.ones(packed.shape, device=device))
+    if any(len(row.paths) > 1 for row in rows):
+        positions, seen = _tree(rows, longest)
+        batch = Batch(packed, packed, batch.weights, positions.to(device), seen=seen.to(device))
+    with torch.no_grad():
+        return cast(Tensor, model(batch).hidden)
+
+
+def _tree(rows: list[_Row], longest: int) -> tuple[Tensor, Tensor]:
+    """Return the position of every token, int64 (rows, time), and what it sees: its branch before it, and itself."""
+    positions = np.zeros((len(rows), longest), np.int64)
+    seen = np.zeros((len(rows), longest, longest), np.bool_)
+    seen[:, np.arange(longest), np.arange(longest)] = True  # so that what only fills up a row sees something
+    for number, row in enumerate(rows):
+        positions[number, : len(row.tokens)] = row.positions
+        for path in row.paths:
+            # positions decide what stands before what; here, only that they are on one path
+            seen[number, path[:, None], path[None]] = True
+    return torch.from_numpy(positions), torch.from_numpy(seen)
+
+
+def _measure(
+    model: Any,
+    rows: list[_Row],
+    hidden: Tensor,
+    sequences: Sequence[np.ndarray],
+    given: Sequence[int],
+    greedy: bool,
+) -> dict[str, dict[tuple[int, int], float]]:
+    """Return every measure of the scored tokens, by (sequence, number of the token among those that are scored)."""
+    wanted: list[tuple[int, int, int]] = []
+    whose: list[tuple[int, int]] = []
+    for number, row in enumerate(rows):
+        for sequence, path in row.ends:
+            first = given[sequence]
+            targets = sequences[sequence][first:].tolist()
+            places = row.paths[path][first - 1 :].tolist()
+            wanted += [(number, place, target) for place, target in zip(places, targets, strict=True)]
+            whose += [(sequence, place) for place in range(len(targets))]
+    distinct = {key: place for place, key in enumerate(dict.fromkeys(wanted))}
+    index, place, target = (torch.tensor(held, device=hidden.device) for held in zip(*distinct, strict=True))
+    order = [distinct[key] for key in wanted]
+    with torch.no_grad():
+        measured = _asked(model, hidden[index, place], target, greedy)
+    return {name: dict(zip(whose, values[order].tolist(), strict=True)) for name, values in measured.items()}
+
+
+def _asked(model: Any, hidden: Tensor, targets: Tensor, greedy: bool) -> dict[str, Tensor]:
+    """Return the cost of targets, (tokens,), after hidden states, (tokens, width), and whether they are likeliest."""
+    if not greedy:
+        batch = Batch(targets[None], targets[None], torch.ones(1, len(targets), device=hidden.device))
+        return {"nats": model.nats(Output(hidden[None]), batch)[0].float().cpu()}
+    nats, likeliest = [], []
+    for some, these in zip(torch.split(hidden, TOGETHER), torch.split(targets, TOGETHER), strict=True):
+        logits = model.logits(some).float()
+        nats.append(functional.cross_entropy(logits, these, reduction="none"))
+        best = logits.gather(1, these[:, None])[:, 0] >= logits.amax(-1)
+        best[best.clone()] = (
+            logits[best].argmax(-1) == these[best]
+        )  # of equal ones the first; looked for where it may be
+        likeliest.append(best.float())
+    return {"nats": torch.cat(nats).cpu(), "greedy": torch.cat(likeliest).cpu()}

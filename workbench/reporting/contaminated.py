@@ -1,0 +1,93 @@
+"""Benchmark items that stand in the training text of an arm: a metric's scores without them.
+
+Promises that an item flagged in any run is left out in all, so that runs stay paired over the same items. Chooses
+nothing by its score: the flags come from the texts alone (`data.contamination`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workbench.records import CONTAMINATED
+from workbench.statistics import EVERY_TASK
+
+CLEAN = "@clean"  # what the name of a metric without contaminated items ends with
+
+
+class Clean(NamedTuple):
+    """The scores of a metric without contaminated items.
+
+    Attributes:
+        tables: Cell number -> item scores; what is not of this metric is as it was.
+        items: How many items are left out.
+        of: Of how many.
+        by_arm: Items flagged in the runs of each arm, in the order of the plan.
+        emptied: Tasks of which no item is left.
+    """
+
+    tables: dict[int, pa.Table]
+    items: int
+    of: int
+    by_arm: dict[str, int]
+    emptied: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """What was left out, in a sentence."""
+        arms = ", ".join(f"{arm} {count:,}" for arm, count in self.by_arm.items())
+        return (
+            f"{self.items:,} of {self.of:,} items overlap with the training text of an arm ({arms}) and are left out "
+            "in every run"
+        )
+
+
+def without_contaminated(plan: Mapping[str, Any], name: str, finished: Mapping[int, pa.Table]) -> Clean | None:
+    """Leave the items of a metric that are flagged in any run out of all; None where none is.
+
+    Args:
+        plan: The plan as plain JSON.
+        name: Of the metric; "task/metric" and "*/metric" as in a plan.
+        finished: Cell number -> the item scores of a finished run.
+    """
+    arms = {trial["cell"]: trial["arm"] for trial in plan["trials"]}
+    own = {cell: _rows(table, name) for cell, table in finished.items()}
+    flagged: dict[str, set[str]] = {arm["name"]: set() for arm in plan["arms"]}
+    for cell, table in finished.items():
+        hit = pc.not_equal(pc.bit_wise_and(table["flags"], pa.scalar(CONTAMINATED, pa.uint8())), 0)
+        flagged[arms[cell]] |= _keys(table.filter(pc.and_(own[cell], hit)))
+    left_out = set[str]().union(*flagged.values())
+    if not left_out:
+        return None
+    every = set[str]().union(*(_keys(table.filter(own[cell])) for cell, table in finished.items()))
+    gone = pa.array(sorted(left_out))
+    tables = {
+        cell: table.filter(pc.invert(pc.and_(own[cell], pc.is_in(_key(table), value_set=gone))))
+        for cell, table in finished.items()
+    }
+    emptied = sorted({_task(key) for key in every} - {_task(key) for key in every - left_out})
+    by_arm = {arm: len(keys) for arm, keys in flagged.items()}
+    return Clean(tables, len(left_out), len(every), by_arm, tuple(emptied))
+
+
+def _rows(table: pa.Table, name: str) -> Any:
+    """Say of every row whether it is of a metric."""
+    task, _, metric = name.removeprefix(EVERY_TASK).rpartition("/")
+    chosen = pc.equal(table["metric"], metric)
+    return pc.and_(chosen, pc.equal(table["task"], task)) if task else chosen
+
+
+def _key(table: pa.Table) -> Any:
+    task, item = (table[name].cast(pa.string()) for name in ("task", "item"))
+    return pc.binary_join_element_wise(task, item, "\x1f")
+
+
+def _keys(table: pa.Table) -> set[str]:
+    return set(_key(table).to_pylist())
+
+
+def _task(key: str) -> str:
+    return key.partition("\x1f")[0]
