@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,14 @@ def test_the_variant_of_your_own_is_a_sweep(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(block("## A variant of your own", "python"))
     assert [arm.name for arm in load_sweep(str(path)).arms] == ["ALiBi"]
+
+
+def test_the_text_and_the_questions_of_the_readme_are_declarations(tmp_path: Path) -> None:
+    path = tmp_path / "declared.py"
+    path.write_text(block("## Your text, and the field's benchmarks", "python"))
+    declared = runpy.run_path(str(path))
+    assert declared["DATA"].order.kind == "weighted"
+    assert [task.label for task in declared["EVALUATION"].tasks][:2] == ["bits_per_byte", "blimp"]
 
 
 def test_the_quickstart_in_the_readme_is_the_committed_one() -> None:

@@ -99,7 +99,8 @@ def gap(ours: Sequence[Trained], theirs: Sequence[Trained]) -> float:
     """Return how far curves and weights lie apart, at most; every point has the same columns."""
     found = 0.0
     for one, other in zip(ours, theirs, strict=True):
-        seen = [name for name in other.curve.column_names if not name.startswith("residual_rms/")]  # of activations
+        of_activations = ("residual_rms/", "dead_units/")
+        seen = [name for name in other.curve.column_names if not name.startswith(of_activations)]
         assert (one.status, one.curve.column_names) == (other.status, seen)
         for name in seen:
             columns = [trained.curve[name].to_numpy() for trained in (one, other)]
