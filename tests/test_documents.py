@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import doctest
+import importlib
 import os
 import re
 import runpy
@@ -86,6 +88,21 @@ def test_the_map_names_what_is_there_and_all_of_it() -> None:
     if listed.returncode == 0:
         tops = {path.split("/")[0] + "/" for path in listed.stdout.split() if "/" in path and not path.startswith(".")}
         assert tops <= set(named)
+
+
+EXAMPLES = [
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    for folder in ("architectures", "workbench", "dashboard")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_the_examples_in_docstrings_are_true(module: str) -> None:
+    tried = doctest.testmod(importlib.import_module(module))
+    assert tried.attempted
+    assert not tried.failed
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

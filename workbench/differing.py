@@ -19,7 +19,7 @@ def difference(baseline: Variant, other: Variant) -> tuple[dict[str, Any], ...]:
     """List the resolved fields in which two variants differ: path, the baseline's value, the arm's.
 
     A field that only one of them has stands as None on the other side; fields that go with a kind that is replaced, or
-    gone as a whole, are not listed.
+    gone as a whole, are not listed. One that only the arm has, and that nobody chose, is marked as at its default.
     """
     ours, theirs = leaves(baseline), leaves(other)
     if type(baseline) is not type(other):
@@ -34,8 +34,15 @@ def difference(baseline: Variant, other: Variant) -> tuple[dict[str, Any], ...]:
     for here, there in ((ours, theirs), (theirs, ours)):  # a None that became a specification is told by its fields
         gone |= {path for path in here if path not in there and any(held.startswith(path + ".") for held in there)}
     paths = [*(path for path in ours if path not in gone), *(path for path in theirs if path not in {*ours, *gone})]
+    chosen = leaves(other.model_dump(mode="json", exclude_defaults=True))
+    unchosen = {path for path in theirs if path not in {*ours, *chosen} and not path.endswith("kind")}
     return tuple(
-        {"path": path, "baseline": ours.get(path), "arm": theirs.get(path)}
+        {
+            "path": path,
+            "baseline": ours.get(path),
+            "arm": theirs.get(path),
+            **({"default": True} if path in unchosen else {}),
+        }
         for path in paths
         if ours.get(path) != theirs.get(path) or (path in ours) != (path in theirs)
     )

@@ -11,11 +11,14 @@ from architectures.positions import Alibi, Learned, Rotary
 from architectures.presets import tiny
 from workbench.command import Command
 from workbench.configuration import Configuration
+from workbench.data.difficulty import Rarity
+from workbench.data.ordering import Curriculum
 from workbench.differing import difference
 from workbench.errors import PlanError, SweepError
 from workbench.loading import load_sweep
 from workbench.planning import Plan, plan
 from workbench.records import Numerics, Seeds
+from workbench.reporting.describing import concise
 from workbench.sweep import Arm, Compensation, Metric, Sweep, Variant
 from workbench.training.recipe import Int8
 
@@ -65,6 +68,15 @@ def test_the_difference_lists_resolved_fields_only_where_they_differ() -> None:
     paths = {entry["path"]: (entry["baseline"], entry["arm"]) for entry in difference(BASELINE, ALIBI.configuration)}
     assert paths["architecture.position.kind"] == ("rotary", "alibi")
     assert all(path.startswith("architecture.position.") for path in paths)
+
+
+def test_settings_that_nobody_chose_are_marked_and_no_part_of_a_table() -> None:
+    arm = BASELINE.vary(order=Curriculum(by=Rarity(), direction="hard_first"))
+    found = difference(BASELINE, arm)
+    assert {entry["path"] for entry in found if entry.get("default")} >= {"data.order.control", "data.order.pacing"}
+    assert concise(found, ["data.order"]) == [
+        {"path": "data.order.kind", "baseline": "shuffled", "arm": "curriculum, by rarity, direction hard_first"}
+    ]
 
 
 def test_a_stage_that_an_arm_lacks_is_a_difference_that_it_must_declare() -> None:

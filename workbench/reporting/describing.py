@@ -101,23 +101,49 @@ def describe_numerics(numerics: Mapping[str, Any]) -> str:
 
 
 def concise(diff: Iterable[Mapping[str, Any]], axis: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Shorten a diff for people: what is new as a whole, by its axis or because it lies deep, becomes one line.
+    """Shorten a diff for people: what is new as a whole becomes one line, without what is at its default.
+
+    New as a whole is a component whose kind is replaced, what an axis names, and what lies deep.
 
     >>> concise([{"path": "architecture.width", "baseline": 32, "arm": 48}])
     [{'path': 'architecture.width', 'baseline': 32, 'arm': 48}]
     >>> parts = [{"path": "a.b.c", "baseline": None, "arm": 1}, {"path": "a.b.d", "baseline": None, "arm": 2}]
     >>> concise(parts, axis=["a.b"])
     [{'path': 'a.b', 'baseline': None, 'arm': 'c 1, d 2'}]
+    >>> replaced = {"path": "a.kind", "baseline": "old", "arm": "new"}
+    >>> concise([replaced, {"path": "a.b", "baseline": None, "arm": 1, "default": True}, *parts])
+    [{'path': 'a.kind', 'baseline': 'old', 'arm': 'new, b.c 1, b.d 2'}]
     """
     lines = _fold_what_lies_deep([dict(line) for line in diff])
-    for path in axis:
-        new = [line for line in lines if line["path"].startswith(path + ".")]
-        if len(new) > 1 and all(line["baseline"] is None for line in new):
-            told = ", ".join(f"{line['path'].removeprefix(path + '.')} {line['arm']}" for line in new)
-            place = lines.index(new[0])
-            lines = [line for line in lines if line not in new]
+    kinds = [line["path"] for line in lines if line["path"].endswith(".kind") and None not in _sides(line)]
+    for path in [*(kind.removesuffix(".kind") for kind in kinds), *axis]:
+        new = [line for line in lines if line["path"].startswith(path + ".") and line["baseline"] is None]
+        replaced = next((line for line in lines if line["path"] == f"{path}.kind" and line not in new), None)
+        if not new or (replaced is None and len(new) == 1):
+            continue
+        told = ", ".join(_new(path, new))
+        place = lines.index(replaced or new[0])
+        lines = [line for line in lines if line not in new]
+        if replaced is None:
             lines.insert(place, {"path": path, "baseline": None, "arm": told})
+        else:
+            whole = ", ".join(filter(None, (str(replaced["arm"]), told)))
+            lines[lines.index(replaced)] = {**replaced, "arm": whole}
     return lines
+
+
+def _sides(line: Mapping[str, Any]) -> tuple[Any, Any]:
+    return line["baseline"], line["arm"]
+
+
+def _new(path: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tell the fields of what is new at a path, its kind first; one alone in a list loses its number."""
+    told = {line["path"].removeprefix(f"{path}."): line for line in lines}
+    if all(name.startswith("0.") for name in told):
+        told = {name.removeprefix("0."): line for name, line in told.items()}
+    shown = {name: line["arm"] for name, line in told.items() if line["arm"] is not None and not line.get("default")}
+    kind = [str(shown.pop("kind"))] if "kind" in shown else []
+    return [*kind, *(f"{name.removesuffix('.kind')} {value}" for name, value in shown.items())]
 
 
 def _fold_what_lies_deep(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
