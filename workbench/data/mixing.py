@@ -28,39 +28,45 @@ GRID = 1024  # of a token: times are rounded to it, so that the last bits of a f
 
 @dataclass(frozen=True)
 class Flow:
-    """How much of every source has flowed when.
+    """How much of every source has flowed when, in straight pieces of which the last never ends.
+
+    That the last one is open matters: what comes is then a function of where it comes, not of how far one asks.
 
     Attributes:
-        times: In tokens of all sources together, ascending, float64[knots].
-        flowed: Tokens of each source by then, float64[knots, sources]; between knots in a straight line.
+        starts: Of the pieces, in tokens of all sources together, ascending, float64[pieces].
+        flowed: Tokens of each source by then, float64[pieces, sources].
+        shares: Of each source in a piece, float64[pieces, sources].
     """
 
-    times: np.ndarray
+    starts: np.ndarray
     flowed: np.ndarray
+    shares: np.ndarray
 
     @classmethod
-    def of(cls, order: Weighted, names: tuple[str, ...], budget: int, until: int) -> Flow:
+    def of(cls, order: Weighted, names: tuple[str, ...], budget: int) -> Flow:
         """Return the flow that an order declares; after the budget, the shares are those of its end."""
         knots, shares = order.shares(names)
-        times = np.append(knots * budget, max(until, budget + 1))
-        flowed = np.cumsum(np.diff(times)[:, None] * np.concatenate([shares, shares[-1:]]), 0)
-        return cls(times, np.concatenate([np.zeros((1, len(names))), flowed]))
+        flowed = np.cumsum(np.diff(knots[:-1] * budget)[:, None] * shares[:-1], 0)
+        return cls(knots[:-1] * budget, np.concatenate([np.zeros((1, len(names))), flowed]), shares)
+
+    def by(self, time: float) -> np.ndarray:
+        """Return how many tokens of each source have flowed by a time in the last piece, float64[sources]."""
+        found: np.ndarray = self.flowed[-1] + (time - self.starts[-1]) * self.shares[-1]
+        return found
 
     def begin(self, source: int, tokens: np.ndarray) -> np.ndarray:
         """Return until when no more than so many tokens of a source have flowed; inf where that is always so."""
-        return self._when(source, tokens, np.searchsorted(self.flowed[:, source], tokens, side="right"))
+        return self._when(source, tokens, np.searchsorted(self.flowed[:, source], tokens, side="right") - 1)
 
     def end(self, source: int, tokens: np.ndarray) -> np.ndarray:
         """Return from when on so many tokens of a source, 1 or more, have flowed; inf where they never do."""
-        return self._when(source, tokens, np.searchsorted(self.flowed[:, source], tokens, side="left"))
+        return self._when(source, tokens, np.searchsorted(self.flowed[:, source], tokens, side="left") - 1)
 
-    def _when(self, source: int, tokens: np.ndarray, after: np.ndarray) -> np.ndarray:
-        flowed, never = self.flowed[:, source], after == len(self.times)
-        after = np.where(never, 1, after)
-        with np.errstate(invalid="ignore", divide="ignore"):  # of a source that never flows
-            share = (tokens - flowed[after - 1]) / (flowed[after] - flowed[after - 1])
-            found = self.times[after - 1] + share * (self.times[after] - self.times[after - 1])
-        return np.where(never, inf, np.rint(found * GRID) / GRID)
+    def _when(self, source: int, tokens: np.ndarray, piece: np.ndarray) -> np.ndarray:
+        share = self.shares[piece, source]
+        with np.errstate(invalid="ignore", divide="ignore"):  # of a source that no longer flows
+            found = self.starts[piece] + (tokens - self.flowed[piece, source]) / share
+        return np.where(share > 0, np.rint(found * GRID) / GRID, inf)
 
 
 def interleave(flow: Flow, lengths: list[np.ndarray], tokens: int) -> np.ndarray:
@@ -157,8 +163,8 @@ class MixedStream(Stream):
     def _interleaved(self, tokens: int) -> tuple[Lap, np.ndarray]:
         """Return documents of `tokens` tokens or just more, and how often each was read before."""
         until = tokens + 2 * self._longest
-        flow = Flow.of(self._declared, self._names, self._budget, until)
-        queues = [self._queue(members, needed) for members, needed in zip(self._members, flow.flowed[-1], strict=True)]
+        flow = Flow.of(self._declared, self._names, self._budget)
+        queues = [self._queue(members, needed) for members, needed in zip(self._members, flow.by(until), strict=True)]
         labels = interleave(flow, [self._lengths[documents] for documents, _ in queues], tokens)
         if self._declared.control:
             labels = self._scattered(labels, queues)
