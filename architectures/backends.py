@@ -121,7 +121,7 @@ class _Folded(torch.autograd.Function):
     @staticmethod
     def forward(*_: Any) -> Tensor:
         """Refuse to be called outside `vmap`."""
-        raise NotImplementedError
+        raise RuntimeError("attention of several models: expected a call within torch.vmap, got one outside")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -63,7 +63,7 @@ class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(*_: Any) -> Tensor:
         """Refuse to be called outside `vmap`."""
-        raise NotImplementedError
+        raise RuntimeError("dropout of several models: expected a call within torch.vmap, got one outside")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

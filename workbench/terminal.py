@@ -18,6 +18,7 @@ from rich.table import Table
 from workbench.budgeting import Proposal
 from workbench.identity import sources
 from workbench.planning import Plan
+from workbench.records import Numerics
 from workbench.reporting.beside import Beside, Sizes, beside_table, sizes_table
 from workbench.reporting.decision import Decision
 from workbench.reporting.describing import concise
@@ -88,21 +89,24 @@ def show_plan(plan: Plan, seconds: dict[str, float | None], workers: int, epochs
     if plan.sequential:
         console.print(_sequential(plan, plan.sequential))
     if plan.numerics is not None:
-        numerics = plan.numerics
-        products = "" if numerics.matmul == "same" else f" with {numerics.matmul} products in training"
-        alone, kept = numerics.devices == 1, "model sharded over them" if numerics.sharded else "model on each"
-        console.print(
-            f"Every arm shares: {numerics.device}, {numerics.precision}{products}, attention by {numerics.attention}, "
-            f"{numerics.threads} thread{'s' if numerics.threads > 1 else ''} a {'run' if alone else 'device'}, "
-            + ("all seeds of an arm as one stack" if numerics.execution == "stacked" else "one run")
-            + ("" if alone else f" on {numerics.devices} devices ({kept})")
-            + " at a time per worker."
-        )
+        console.print(_shared(plan.numerics))
     if all(seconds.get(arm.name) is not None for arm in plan.arms):
         total = sum(seconds[trial.arm] or 0.0 for trial in plan.trials) / workers
         at_most = "At most" if plan.sequential else "Expected:"
         console.print(f"{at_most} about {duration(total)} with {workers} worker{'s' if workers > 1 else ''}.")
     console.print()
+
+
+def _shared(numerics: Numerics) -> str:
+    products = "" if numerics.matmul == "same" else f" with {numerics.matmul} products in training"
+    alone, kept = numerics.devices == 1, "model sharded over them" if numerics.sharded else "model on each"
+    return (
+        f"Every arm shares: {numerics.device}, {numerics.precision}{products}, attention by {numerics.attention}, "
+        f"{numerics.threads} thread{'s' if numerics.threads > 1 else ''} a {'run' if alone else 'device'}, "
+        + ("all seeds of an arm as one stack" if numerics.execution == "stacked" else "one run")
+        + ("" if alone else f" on {numerics.devices} devices ({kept})")
+        + " at a time per worker."
+    )
 
 
 def _detectable(plan: Plan) -> str:

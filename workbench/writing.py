@@ -149,23 +149,8 @@ def write_texts(writer: Writer, prompts: Sequence[str], wanted: Wanted, path: Pa
             expected="a prompt that holds none of its items",
             got=f"{len(prompts):,} prompts",
         )
-    tally, hashed, count = _Tally(), hashlib.sha256(), 0
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as handle:
-            for row in _rows(writer, clean, wanted, guard, tally, report):
-                line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-                handle.write(line)
-                hashed.update(line)
-                count += 1
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise StoreError("texts cannot be written", where=path, got=error.strerror or str(error)) from None
-    finally:
-        part.unlink(missing_ok=True)
+    tally = _Tally()
+    count, hashed = _keep(path, _rows(writer, clean, wanted, guard, tally, report))
     manifest = Manifest(
         teacher=writer.told,
         teacher_hash=writer.source,
@@ -178,10 +163,32 @@ def write_texts(writer: Writer, prompts: Sequence[str], wanted: Wanted, path: Pa
         left_out=tally.left_out,
         prompts_left_out=len(prompts) - len(clean),
         shared={title: tuple(found) for title, found in tally.shared.items()},
-        sha256=hashed.hexdigest(),
+        sha256=hashed,
     )
     write_durably(manifest_of(path), manifest.model_dump_json(indent=2).encode())
     return manifest
+
+
+def _keep(path: Path, rows: Iterator[dict[str, Any]]) -> tuple[int, str]:
+    """Write rows as JSON lines, the file whole or not at all; return how many, and the SHA-256."""
+    hashed, count = hashlib.sha256(), 0
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as handle:
+            for row in rows:
+                line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+                handle.write(line)
+                hashed.update(line)
+                count += 1
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise StoreError("texts cannot be written", where=path, got=error.strerror or str(error)) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return count, hashed.hexdigest()
 
 
 def manifest_of(path: Path) -> Path:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needles import Asked, overlaps
 from pydantic import ValidationError
 
 from workbench.data.benchmarks import Benchmark
@@ -25,7 +25,6 @@ from workbench.data.decontamination import (
     told,
 )
 from workbench.data.documents import Document
-from workbench.data.overlap import find_overlap
 from workbench.data.prepared import Data, Prepared, prepare
 from workbench.data.tokenizer import BytePairs
 from workbench.errors import DataError
@@ -40,11 +39,6 @@ ROWS = [
         ("moon", "who has", ["been?", "it?"]),
     )
 ]
-
-
-class Asked(NamedTuple):
-    name: str
-    texts: tuple[str, ...]
 
 
 @pytest.fixture
@@ -85,7 +79,7 @@ def test_a_document_is_cut_around_what_it_shares(benchmark: Benchmark, texts: li
     after = decontaminate(spec, documents(texts), tmp_path, lambda line: None)
     assert [one.name for one in after[-2:]] == ["30/1", "30/2"]
     assert all(one.text in texts[-1] and one.source == "sea" for one in after[-2:])
-    assert not find_overlap([one.text for one in after], [Asked("whales", (WHALES,))])
+    assert not overlaps([one.text for one in after], [Asked("whales", (WHALES,))])
     assert len(after[-2].text) + len(after[-1].text) > len(texts[-1]) - len(WHALES) - 2 * 50 - 40
 
 
@@ -112,13 +106,13 @@ def test_nothing_that_is_left_overlaps(data: st.DataObject) -> None:
     words = st.sampled_from(["lighthouse", "whale", "harbour", "keeper", "breakfast", "names"])
     texts = [" ".join(data.draw(st.lists(words, min_size=60, max_size=90))) for _ in range(2)]
     items = [Asked(str(number), (" ".join(data.draw(st.lists(words, min_size=1, max_size=6))),)) for number in range(3)]
-    hits = find_overlap(texts, items, n=4, shortest=3)
+    hits = overlaps(texts, items, n=4, shortest=3)
     before = documents(texts)
     for action in ("remove", "cut"):
         window = data.draw(st.integers(0, 30))
         spec = Decontamination.model_construct(benchmarks=(), n=4, shortest=3, action=action, window=window)
         left = [*_cleaned(spec, before, [hits])]
-        assert not find_overlap([one.text for one in left], items, n=4, shortest=3)
+        assert not overlaps([one.text for one in left], items, n=4, shortest=3)
         assert all(any(one.text in text for text in texts) for one in left)
         clean = [one for number, one in enumerate(before) if number not in {hit.document for hit in hits}]
         assert [one for one in left if one in before] == clean

@@ -5,21 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from needles import Asked, overlaps
 
-from workbench.data.overlap import Hit, Needles, Searched, find_overlap, split
+from workbench.data.overlap import Hit, Needles, Searched, split
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-class Asked(NamedTuple):
-    name: str
-    texts: tuple[str, ...]
 
 
 def naive(documents: list[str], items: list[Asked], n: int, shortest: int) -> set[tuple[int, str, int]]:
@@ -63,14 +59,14 @@ def test_finds_what_a_search_of_every_place_finds(
     documents: list[str], items: list[list[str]], n: int, shortest: int
 ) -> None:
     asked = [Asked(str(number), tuple(held)) for number, held in enumerate(items)]
-    hits = find_overlap(documents, asked, n, shortest)
+    hits = overlaps(documents, asked, n, shortest)
     assert told(documents, hits) == naive(documents, asked, n, min(shortest, n))
     assert [hit.document for hit in hits] == sorted(hit.document for hit in hits)
 
 
 def test_a_stretch_of_shared_words_is_one_hit_with_its_place() -> None:
     document = "Before. The QUICK, brown fox -- jumps over; the lazy dog! After."
-    (hit,) = find_overlap([document], [Asked("fox", ("the quick brown fox jumps over the lazy cat",))], n=4)
+    (hit,) = overlaps([document], [Asked("fox", ("the quick brown fox jumps over the lazy cat",))], n=4)
     assert document[hit.start : hit.stop] == "The QUICK, brown fox -- jumps over; the lazy"
     assert hit == Hit(0, "fox", 8, 52, "the quick brown fox jumps over the lazy")
 
@@ -84,24 +80,24 @@ def test_a_short_text_counts_as_a_whole_and_one_too_short_nowhere() -> None:
 
 
 def test_no_item_and_no_document_are_no_hit() -> None:
-    assert find_overlap([], [Asked("a", ("one two three four five six",))]) == []
-    assert find_overlap(["one two three four five six", ""], []) == []
+    assert overlaps([], [Asked("a", ("one two three four five six",))]) == []
+    assert overlaps(["one two three four five six", ""], []) == []
 
 
 def test_every_document_is_searched_however_many_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [f"{number} one two three four five six {number}" for number in range(20)]
     items = [Asked("counting", ("one two three four five six",))]
-    whole = find_overlap(documents, items)
+    whole = overlaps(documents, items)
     monkeypatch.setattr("workbench.data.overlap.TOGETHER", 50)
-    assert find_overlap(documents, items) == whole
+    assert overlaps(documents, items) == whole
     assert [hit.document for hit in whole] == list(range(20))
 
 
 def test_equal_hashes_are_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.data.overlap.FACTOR", np.uint64(1))  # a sum: order is lost
     items = [Asked("order", ("one two three four five six",))]
-    assert find_overlap(["six five four three two one"], items) == []
-    assert len(find_overlap(["one two three four five six"], items)) == 1
+    assert overlaps(["six five four three two one"], items) == []
+    assert len(overlaps(["one two three four five six"], items)) == 1
 
 
 # --- real corpora

@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 
-from workbench.data.prepared import TokenFile
+from workbench.data.token_files import TokenFile
+from workbench.data.tokenizer import Tokenizer
 
 
 def token_file(lengths: list[int], sources: list[int] | None = None) -> TokenFile:
@@ -19,3 +20,8 @@ def token_file(lengths: list[int], sources: list[int] | None = None) -> TokenFil
         hashes=np.frombuffer(hashes, np.uint8).reshape(-1, 32),
         sources=None if sources is None else np.array(sources, np.uint8),
     )
+
+
+def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
+    """Bytes of text that each id stands for, int64[vocabulary]."""
+    return np.array([len(piece) for piece in tokenizer.spelling], np.int64)

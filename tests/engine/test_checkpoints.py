@@ -23,20 +23,11 @@ from workbench.session import open_session
 from workbench.training import loop
 from workbench.training.checkpoints import Progress, kept, kept_steps, load_checkpoint, load_kept, read_state
 from workbench.training.loop import Interrupted, Step, Trained, build, train
-from workbench.training.numerics import settle
 from workbench.training.optimizers import make_optimizer
 from workbench.training.pace import curve_interval
 from workbench.training.recipe import AdamW, Lion, Muon
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
-
-
-@pytest.fixture(autouse=True)
-def _checkpoints_may_cost_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", float("inf"))
+pytestmark = pytest.mark.usefixtures("deterministic", "checkpoints_may_cost_anything")
 
 
 @pytest.fixture(scope="module")

@@ -53,9 +53,7 @@ with_torchao = pytest.mark.skipif(
 UNSTACKED = {"Bytes", "LayerSkip"}  # the reasons stand in Architecture.unstacked
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 @dataclass(frozen=True)

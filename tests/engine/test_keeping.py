@@ -16,13 +16,11 @@ from torch import nn
 from workbench.errors import StoreError
 from workbench.identity import digest
 from workbench.records import Seeds
-from workbench.training import loop
 from workbench.training.checkpoints import Progress, load_checkpoint
 from workbench.training.cohort import train_together
 from workbench.training.feeding import StreamFeed
 from workbench.training.keeping import KeepBest, Keeper, load_best
 from workbench.training.loop import Interrupted, Job, Trained, build, train
-from workbench.training.numerics import settle
 from workbench.training.optimizers import make_optimizer
 from workbench.training.recipe import AdamW, Constant, Pretraining
 from workbench.training.rollback import Rollback
@@ -34,14 +32,7 @@ TOKENS = BATCH * CONTEXT
 ROUGH = AdamW(learning_rate=0.05)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
-
-
-@pytest.fixture(autouse=True)
-def _checkpoints_may_cost_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", float("inf"))
+pytestmark = pytest.mark.usefixtures("deterministic", "checkpoints_may_cost_anything")
 
 
 def rough(folder: Path, **fields: object) -> Job:

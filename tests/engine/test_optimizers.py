@@ -28,7 +28,6 @@ from workbench.sweep import Arm, Metric, Sweep
 from workbench.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from workbench.training.feeding import StreamFeed
 from workbench.training.loop import Interrupted, Job, Trained, build, train
-from workbench.training.numerics import settle
 from workbench.training.optimizers import AdamW, Lion, Muon, Optimizer, make_optimizer, set_rates
 from workbench.training.recipe import Constant, InverseSquareRoot, Pretraining, WarmupStableDecay
 
@@ -47,9 +46,7 @@ BASELINE = Configuration(architecture=tiny())
 CHOICE = pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: f"{choice.kind}-{choice.learning_rate}")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def model() -> Transformer:

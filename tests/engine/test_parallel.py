@@ -37,7 +37,6 @@ from workbench.training import execution
 from workbench.training.execution import executing
 from workbench.training.feeding import Fed, StreamFeed
 from workbench.training.loop import Interrupted, Job, Trained, build, train
-from workbench.training.numerics import settle
 from workbench.training.objective import Objective
 from workbench.training.parallel import Alone, joined
 from workbench.training.recipe import AdamW, BatchWarmup, Pretraining
@@ -56,9 +55,7 @@ SMALL = Architecture(
 STAGE = Pretraining(tokens=6 * 5 * 16, batch=5, microbatch=2, optimizer=AdamW(learning_rate=3e-3), z_loss=1e-3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def job(folder: Path, architecture: Architecture = SMALL, stage: Pretraining = STAGE) -> Job:

@@ -23,7 +23,6 @@ from workbench.records import Seeds
 from workbench.seeds import standard_normal
 from workbench.training.checkpoints import load_checkpoint
 from workbench.training.loop import Interrupted, Job, build, train
-from workbench.training.numerics import settle
 from workbench.training.optimizers import make_optimizer
 from workbench.training.probes import Prober, Probes, mean_cosines
 from workbench.training.recipe import Pretraining
@@ -32,9 +31,7 @@ NONE = Probes(points=0)
 ALL = Probes(points=20, agreement_every=4, gradients=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def stopped(one: Job, after: int) -> nn.Module:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_jobs import BATCH, CONTEXT, NUMERICS, Poisoned, job, same, stream
+from small_jobs import BATCH, CONTEXT, Poisoned, job, same, stream
 
 from workbench.configuration import Configuration
 from workbench.errors import PlanError
@@ -24,11 +24,9 @@ from workbench.running import Runner
 from workbench.seeds import generator
 from workbench.session import open_session
 from workbench.sweep import Arm, Sweep
-from workbench.training import loop
 from workbench.training.checkpoints import read_state
 from workbench.training.feeding import Fed, StreamFeed
 from workbench.training.loop import Interrupted, Job, Step, Trained, train
-from workbench.training.numerics import settle
 from workbench.training.recipe import AdamW, Pretraining
 from workbench.training.rollback import Rollback
 
@@ -38,14 +36,7 @@ NAN = float("nan")
 FAST = AdamW(learning_rate=0.02)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
-
-
-@pytest.fixture(autouse=True)
-def _checkpoints_may_cost_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", float("inf"))
+pytestmark = pytest.mark.usefixtures("deterministic", "checkpoints_may_cost_anything")
 
 
 def poisoned(steps: dict[int, int], weight: float = NAN) -> Poisoned:

@@ -38,9 +38,7 @@ SMALL = Architecture(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> None:
-    settle(NUMERICS)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def stream(seed: int = 0) -> Stream:

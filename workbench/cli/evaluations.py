@@ -10,50 +10,61 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from workbench.cli.options import HOME, Corpus, Home
-from workbench.cli.runs import _device
+from workbench.cli.options import HOME, Corpus, Home, resolve_device
 from workbench.errors import MissingExtra
 
 if TYPE_CHECKING:
     from workbench.examining import Progress
 
 
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run's id, SWEEP:ARM, SWEEP:ARM:SEED, a folder of weights, or a folder of a Hugging Face model.",
+    ),
+]
+Tasks = Annotated[
+    list[str],
+    typer.Option(
+        help="What it is asked, with commas between: blimp=FILE (and other benchmarks in their public schema), "
+        "lm_eval:NAME or lm_eval:FILE.yaml, bits_per_byte (or =FILE of other text), swapped_words; repeatable."
+    ),
+]
+FewShot = Annotated[int | None, typer.Option(min=0, help="Examples before every question.")]
+Examples = Annotated[
+    list[str] | None, typer.Option(help="BENCHMARK=FILE from which examples are taken, as mmlu=dev.jsonl.")
+]
+Items = Annotated[int | None, typer.Option(min=1, help="At most so many of each task, always the same.")]
+Protocol = Annotated[
+    Literal["lm-eval", "stlm"],
+    typer.Option(help="How benchmarks are asked: as lm-eval does, or by the whole text's probability (stlm)."),
+]
+IncludePath = Annotated[
+    Path | None, typer.Option(help="Folder of task definitions for lm_eval:NAME, before the harness's own.")
+]
+Name = Annotated[str | None, typer.Option(help="What results call the model; its arm or folder unless told.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for scores.parquet and summary.json, shared by models to be compared.")
+]
+Format = Annotated[Literal["table", "json"], typer.Option(help="How the summary is printed.")]
+Batch = Annotated[int, typer.Option(min=1, help="Tokens at once: speed and memory, never the result.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda; auto takes what there is.")]
+
+
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A run's id, SWEEP:ARM, SWEEP:ARM:SEED, a folder of weights, or a folder of a Hugging Face model.",
-        ),
-    ],
-    tasks: Annotated[
-        list[str],
-        typer.Option(
-            help="What it is asked, with commas between: blimp=FILE (and other benchmarks in their public schema), "
-            "lm_eval:NAME or lm_eval:FILE.yaml, bits_per_byte (or =FILE of other text), swapped_words; repeatable."
-        ),
-    ],
-    few_shot: Annotated[int | None, typer.Option(min=0, help="Examples before every question.")] = None,
-    examples: Annotated[
-        list[str] | None, typer.Option(help="BENCHMARK=FILE from which examples are taken, as mmlu=dev.jsonl.")
-    ] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="At most so many of each task, always the same.")] = None,
-    protocol: Annotated[
-        Literal["lm-eval", "stlm"],
-        typer.Option(help="How benchmarks are asked: as lm-eval does, or by the whole text's probability (stlm)."),
-    ] = "lm-eval",
-    include_path: Annotated[
-        Path | None, typer.Option(help="Folder of task definitions for lm_eval:NAME, before the harness's own.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="What results call the model; its arm or folder unless told.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for scores.parquet and summary.json, shared by models to be compared.")
-    ] = None,
-    format: Annotated[Literal["table", "json"], typer.Option(help="How the summary is printed.")] = "table",
-    batch: Annotated[int, typer.Option(min=1, help="Tokens at once: speed and memory, never the result.")] = 2048,
-    device: Annotated[str, typer.Option(help="cpu or cuda; auto takes what there is.")] = "auto",
+    model: Model,
+    tasks: Tasks,
+    few_shot: FewShot = None,
+    examples: Examples = None,
+    items: Items = None,
+    protocol: Protocol = "lm-eval",
+    include_path: IncludePath = None,
+    name: Name = None,
+    out: Out = None,
+    format: Format = "table",
+    batch: Batch = 2048,
+    device: Device = "auto",
     corpus: Corpus = None,
     home: Home = HOME,
 ) -> None:
@@ -82,7 +93,8 @@ def evaluate(
     store = Store(home)
     askable = open_asked(model, store, corpus=corpus)
     with _bar(len(asking.tasks)) as progress:
-        scores = examining.examine(askable, asking, store, batch=batch, device=_device(device), progress=progress)
+        placed = resolve_device(device)
+        scores = examining.examine(askable, asking, store, batch=batch, device=placed, progress=progress)
     folder = out or store.home / "evaluated"
     variants = examining.keep(folder, askable, name or askable.variant, scores, asking)
     rows = examining.summarise(scores)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from workbench.errors import WorkbenchError
+
 SweepName = Annotated[
     str, typer.Argument(metavar="SWEEP", help="A name from `workbench sweeps`, or a .py, .yaml or .json file.")
 ]
@@ -45,3 +47,19 @@ Execution = Annotated[
     ),
 ]
 HOME = Path(".workbench")
+
+
+def resolve_device(name: str) -> str:
+    """Return the device that --device names, "auto" being what there is.
+
+    Raises:
+        WorkbenchError: if there is none of that name.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise WorkbenchError("there is no such device", where="--device", expected="auto, cpu or cuda", got=name)
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise WorkbenchError("there is no CUDA device", where="--device", got="none on this machine")
+    return "cuda" if there and name != "cpu" else "cpu"

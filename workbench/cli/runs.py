@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.options import HOME, Corpus, Devices, Home, Sharded
+from workbench.cli.options import HOME, Corpus, Devices, Home, Sharded, resolve_device
 from workbench.errors import MissingExtra, WorkbenchError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def generate(
         raise WorkbenchError(
             "the model has no such exit", where="--exit", expected=f"1 to {opened.architecture.layers}", got=exit
         )
-    placed = _device(device)
+    placed = resolve_device(device)
     typewriter = Typewriter(prompt, opened.tokenizer.spelling, samples)
     texts = write(
         opened.model.to(placed),
@@ -232,17 +232,6 @@ def _opened(run: str, home: Path, corpus: str | None) -> Opened:
     from workbench.store import Store
 
     return open_model(run, Store(home), corpus=corpus)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise WorkbenchError("there is no such device", where="--device", expected="auto, cpu or cuda", got=name)
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise WorkbenchError("there is no CUDA device", where="--device", got="none on this machine")
-    return "cuda" if there and name != "cpu" else "cpu"
 
 
 def _tokens(text: str | None) -> int | None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from workbench.cli.options import HOME, Home
-from workbench.cli.runs import _device
+from workbench.cli.options import HOME, Home, resolve_device
 from workbench.errors import MissingExtra, WorkbenchError
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def write(
         tries=tries,
     )
     begun = _prompts(prompts, prompt_words, seed)
-    writer = _writer(teacher, home, _device(device))
+    writer = _writer(teacher, home, resolve_device(device))
     manifest = write_texts(writer, begun, wanted, out, lambda line: console.print(f"[dim]{line}[/dim]"))
     console.print(_said(manifest), soft_wrap=True)
     console.print(f"\n{out}\n{manifest_of(out)}", soft_wrap=True)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from workbench.errors import DataError
+
 Report = Callable[[str], None]
 SECONDS = 2.0  # between two reports of long work
 
@@ -93,3 +95,13 @@ def whole(folder: Path) -> Iterator[Path]:
         with open(path, "rb") as handle:
             os.fsync(handle.fileno())
     part.rename(folder)
+
+
+def damaged(place: Path, error: Exception) -> DataError:
+    """Return what to raise where something in the cache cannot be read."""
+    return DataError(
+        "prepared data is damaged",
+        where=place,
+        got=str(error).splitlines()[0],
+        fix="remove this folder; it is built again",
+    )

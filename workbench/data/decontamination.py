@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, ValidationError, model_validator
 
 from workbench.data.benchmarks import Benchmark, read_items
-from workbench.data.building import Report
+from workbench.data.building import Report, damaged
 from workbench.data.documents import Document
 from workbench.data.overlap import SHORTEST, WORDS, Hit, Needles, Searched
 from workbench.data.shelves import shelve, size_of
@@ -166,12 +166,7 @@ def read_contamination(folder: Path) -> Contamination | None:
     try:
         return Contamination.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise DataError(
-            "prepared data is damaged",
-            where=path,
-            got=str(error).splitlines()[0],
-            fix="remove this folder; it is built again",
-        ) from None
+        raise damaged(path, error) from None
 
 
 def told(folder: Path) -> list[dict[str, str]]:

@@ -169,20 +169,6 @@ class Needles:
             yield document, owner, start, stop
 
 
-def find_overlap(
-    documents: Iterable[str], items: Sequence[Searchable], n: int = WORDS, shortest: int = SHORTEST
-) -> list[Hit]:
-    """Return every stretch of words that one of the texts `documents` shares with one of `items`.
-
-    Args:
-        documents: Their texts.
-        items: Searched for by any of their texts.
-        n: Words in a row that count as overlap.
-        shortest: Words that a text of fewer than `n` needs to be searched for, as a whole.
-    """
-    return list(Needles(items, n, shortest).find(documents))
-
-
 def split(text: str) -> list[str]:
     """Return the words of a text: runs of letters and digits, lower-cased.
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from workbench.data.building import Pace, Report, sole_builder, whole
+from workbench.data.building import Pace, Report, damaged, sole_builder, whole
 from workbench.data.corpora import Corpus, Document, Speeches, fingerprint, parts_of, stream_documents
 from workbench.data.decontamination import Decontamination, decontaminate
 from workbench.data.filters import Filter
@@ -343,12 +343,7 @@ def _load(key: str, folder: Path) -> Prepared:
         train = read_tokens(folder, facts.training_tokens, facts.vocabulary, sources=bool(facts.sources))
         rows = pq.read_table(folder / "held_out.parquet").to_pylist()
     except (OSError, ValueError) as error:
-        raise DataError(
-            "prepared data is damaged",
-            where=folder,
-            got=str(error).splitlines()[0],
-            fix="remove this folder; it is built again",
-        ) from None
+        raise damaged(folder, error) from None
     return Prepared(
         key=key,
         tokenizer=Tokenizer.load(folder / "tokenizer.json", facts.vocabulary),

@@ -157,11 +157,6 @@ class Tokenizer:
         return b"".join(self.spelling[token] for token in np.asarray(tokens).tolist()).decode(errors="replace")
 
     @cached_property
-    def byte_lengths(self) -> np.ndarray:
-        """Bytes of text that each id stands for, int64[vocabulary]; 0 for end_of_text and for ids never learned."""
-        return np.array([len(piece) for piece in self.spelling], np.int64)
-
-    @cached_property
     def spelling(self) -> tuple[bytes, ...]:
         """The bytes that each id stands for, (vocabulary,); empty for end_of_text and for ids that no text has.
 

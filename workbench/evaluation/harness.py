@@ -87,7 +87,7 @@ def ask(task: LmEval, items: Sequence[Posed], view: View, asked: Asked) -> list[
 
     adapter = Adapter(asked, greedy=_has_logits(asked))
     scores: list[Score] = []
-    with _quiet(), _seeded():
+    with quiet(), seeded():
         by_task: dict[int, list[Posed]] = {}
         for one in items:
             by_task.setdefault(id(one.task), []).append(one)
@@ -184,7 +184,7 @@ def _margin(task: Any, requests: list[Any]) -> tuple[float, float] | None:
 def _load(task: LmEval, source: str) -> dict[str, Any]:
     """Return the harness's objects of a task, a group or a tag, by name."""
     found: dict[str, Any]
-    with _quiet(), _seeded(), _explained(task):
+    with quiet(), seeded(), _explained(task):
         found = _manager(task).load([task.definition or task.task])["tasks"]
     for subtask in found.values():
         if task.shots is not None and subtask.get_config("num_fewshot") != 0:
@@ -253,7 +253,7 @@ def _explained(task: LmEval) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the harness's progress bars and its notes about what it does away from ours; warnings are kept."""
     logger = logging.getLogger("lm_eval")
     before, level = io.StringIO(), logger.level
@@ -276,7 +276,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _seeded() -> Iterator[None]:
+def seeded() -> Iterator[None]:
     """Let what tasks draw from global generators be what the harness gives everybody, and leave no trace."""
     before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002 - the harness's tasks use it
     random.seed(PYTHON_SEED)

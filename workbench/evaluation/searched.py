@@ -38,9 +38,9 @@ def contaminated(task: Task, items: Sequence[Any], prepared: Prepared) -> frozen
     if isinstance(task, BenchmarkItems):
         return overlapping(prepared, task.benchmark)
     if isinstance(task, LmEval):
-        from workbench.evaluation.harness import _quiet, _seeded  # it needs lm-eval, which few tasks do
+        from workbench.evaluation.harness import quiet, seeded  # it needs lm-eval, which few tasks do
 
-        with _quiet(), _seeded():
+        with quiet(), seeded():
             sought = [Sought(one.name, texts_of(one.task, one.task.eval_docs[one.number])) for one in items]
         return overlapping_items(prepared, sought)
     return frozenset()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from workbench.data.building import Report
+from workbench.data.building import Report, damaged
 from workbench.data.corpora import Document
 from workbench.data.filters.decision import Decision, Rule, by_hash
 from workbench.errors import DataError
@@ -135,12 +135,7 @@ def read_applied(folder: Path) -> tuple[Applied, ...]:
     try:
         return tuple(Applied.model_validate(one) for one in json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        raise DataError(
-            "prepared data is damaged",
-            where=path,
-            got=str(error).splitlines()[0],
-            fix="remove this folder; it is built again",
-        ) from None
+        raise damaged(path, error) from None
 
 
 def said(applied: Applied) -> str:

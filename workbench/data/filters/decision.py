@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,9 +44,10 @@ class Decision:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-class Rule(Spec):
+class Rule(Spec, ABC):
     """What every filter has: a decision about documents, in the order they are given. It changes none of them."""
 
+    @abstractmethod
     def decide(self, documents: Sequence[Document]) -> Decision:
         """Decide which documents to keep.
 
@@ -53,7 +55,6 @@ class Rule(Spec):
             DataError: if the filter cannot work on these documents, or what it needs cannot be read.
             MissingExtra: if a library it needs is not installed.
         """
-        raise NotImplementedError
 
 
 def decided(keep: np.ndarray, score: np.ndarray, reason: str, **more: Any) -> Decision:
