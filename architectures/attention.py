@@ -46,9 +46,10 @@ class Growing:
         if torch.is_grad_enabled() and x.requires_grad:
             raise ValueError("cache: expected a forward pass under torch.no_grad(), got one that records gradients")
         end = self.length + x.shape[self.dim]
-        if self._memory is None or self._memory.shape[self.dim] < end:
+        room = 0 if self._memory is None else self._memory.shape[self.dim]
+        if self._memory is None or room < end:
             shape = list(x.shape)
-            shape[self.dim] = max(end, 2 * self.length)
+            shape[self.dim] = max(end, 2 * room)
             grown = x.new_empty(shape)
             if self._memory is not None:
                 grown.narrow(self.dim, 0, self.length).copy_(self._memory.narrow(self.dim, 0, self.length))

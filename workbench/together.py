@@ -207,14 +207,17 @@ def _environment(rank: int, devices: int, threads: int, meeting: Path) -> Mappin
 def _followed(processes: Sequence[subprocess.Popen[bytes]], stop: Callable[[], bool]) -> dict[int, int]:
     """Wait until all have ended, or one has failed; return exit codes, of those that ended first before others."""
     codes: dict[int, int] = {}
-    deadline = None
+    deadline, asked = None, False
     while len(codes) < len(processes):
         ended = {rank: code for rank, one in enumerate(processes) if (code := one.poll()) is not None}
         codes |= dict(sorted(((rank, ended[rank]) for rank in ended.keys() - codes.keys()), key=lambda pair: pair[1]))
+        if asked and (early := [rank for rank, code in codes.items() if code == -signal.SIGTERM]):
+            codes |= dict.fromkeys(early, STOPPED)  # it did not listen yet: nothing has begun that could be written
+            deadline = time.monotonic() + COMPLAINTS
         if deadline is None and _failed(codes):
             deadline = time.monotonic() + COMPLAINTS
         elif deadline is None and (stop() or STOPPED in codes.values()):
-            deadline = time.monotonic() + GRACE
+            deadline, asked = time.monotonic() + GRACE, True
             for one in processes:
                 with contextlib.suppress(ProcessLookupError):
                     one.send_signal(signal.SIGTERM)

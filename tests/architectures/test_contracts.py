@@ -77,7 +77,8 @@ def architectures(draw: st.DrawFn) -> Architecture:
         built = legal(built, **{axis: choice}, **(HOSTS.get(axis, {}) if choice != getattr(built, axis) else {}))
     if built.norm.kind == "none":  # activations grow with depth and scale, and softmax amplifies their rounding
         plain = {axis: getattr(host(), axis) for axis in ("layers", "sharing", "depth", "initialisation")}
-        return built.vary(**plain)
+        # what is read from bytes is hundreds of times larger than a table's vectors, and as far amplified
+        return built.vary(**plain, **({"embedding": host().embedding} if built.embedding.reads_bytes else {}))
     return built
 
 

@@ -139,8 +139,11 @@ def test_from_an_empty_folder_to_its_last_run_a_sweep_is_followed_without_reload
         expect(page.locator("ul.verdicts li")).to_have_count(4)
         expect(page.get_by_text("25 of 25 runs · bits per byte")).to_be_visible()
         assert page.evaluate("window.stayed"), "the page was reloaded"
-        page.wait_for_timeout(1000 * reading.LOCAL_PAUSE)  # a question that was on its way
-        asked = len(page.questions)
-        page.wait_for_timeout(1500 * reading.LOCAL_PAUSE)
-        assert len(page.questions) == asked, "a complete plan is asked for again and again"
+        for _ in range(10):  # a question may have been on its way, for longer where the machine is busy
+            asked = len(page.questions)
+            page.wait_for_timeout(1500 * reading.LOCAL_PAUSE)
+            if len(page.questions) == asked:
+                break
+        else:
+            pytest.fail("a complete plan is asked for again and again")
     assert [text for text in page.complaints if "WebSocket" not in text] == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,15 @@ def test_a_plan_is_written_once(tmp_path: Path) -> None:
     store.save_plan("h", {"hash": "h", "question": "second"})
     assert json.loads(path.read_text())["question"] == "first"
     assert [plan["hash"] for plan in store.plans()] == ["h"]
+
+
+def test_plans_are_in_the_order_in_which_they_were_saved_even_within_a_tick_of_the_clock(tmp_path: Path) -> None:
+    store, names = Store(tmp_path), list("hbzamc")
+    for name in names:
+        path = store.save_plan(name, {"hash": name})
+        if name == "h":
+            os.utime(path, (later := path.stat().st_mtime + 3600, later))
+    assert [plan["hash"] for plan in store.plans()] == names
 
 
 def test_a_runtime_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:

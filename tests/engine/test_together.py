@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,29 @@ def say(reason):
             sink.write(json.dumps({{"rank": rank, "reason": reason}}))
     except FileExistsError:
         pass
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
 {body}
 """
 
 
-def devices(sweep_file: Path, home: Path, body: str, stop: Sequence[bool] = ()) -> tuple[Any, Runner]:
+def devices(sweep_file: Path, home: Path, body: str, stop: Callable[[], bool] = lambda: False) -> tuple[Any, Runner]:
     """Run the first cell on two devices whose processes do what `body` says."""
     session = open_session(str(sweep_file), home, devices=2)
-    asked = iter(stop)
     runner = Runner(session.plan, session.store)
     command = [sys.executable, "-c", DEVICE.format(body=body)]
-    return run_together(runner, session.plan.trials[0], command, lambda: next(asked, bool(stop))), runner
+    return run_together(runner, session.plan.trials[0], command, stop), runner
 
 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL) if rank else (time.sleep(0.3), say('lost'), sys.exit(1))",
+        ("(open('dying', 'x'), os.kill(os.getpid(), signal.SIGKILL)) if rank else "
+         "(wait_for('dying'), time.sleep(0.3), say('lost'), sys.exit(1))",
          "device 1 of 2 was killed by SIGKILL (exit code -9); out of memory?"),
-        ("(say('RuntimeError: no memory'), time.sleep(0.3), sys.exit(1)) if rank else (time.sleep(0.1), sys.exit(1))",
+        ("(say('RuntimeError: no memory'), time.sleep(0.3), sys.exit(1)) if rank else "
+         "(wait_for(meeting + '.failed'), sys.exit(1))",
          "device 1 of 2 ended with exit code 1: RuntimeError: no memory"),
         ("sys.exit(7) if rank else time.sleep(600)", "device 1 of 2 ended with exit code 7; see "),
     ],
@@ -69,10 +73,21 @@ def test_a_device_that_dies_ends_the_run_with_a_record_that_names_it(
     assert runner.store.record(record.run_id) == record
 
 
-def test_devices_that_are_asked_to_stop_leave_no_record(sweep_file: Path, tmp_path: Path) -> None:
-    body = f"signal.signal(signal.SIGTERM, lambda *_: sys.exit({STOPPED})); time.sleep(600)"
+LISTENS = "signal.signal(signal.SIGTERM, lambda *_: sys.exit({stopped})); open(f'listens-{{rank}}', 'x')"
+
+
+@pytest.mark.parametrize("deaf", [(), (0,), (0, 1)])
+def test_devices_that_are_asked_to_stop_leave_no_record_even_where_they_do_not_listen_yet(
+    sweep_file: Path, tmp_path: Path, deaf: tuple[int, ...]
+) -> None:
+    listens = LISTENS.format(stopped=STOPPED)
+    body = f"open(f'starts-{{rank}}', 'x') if rank in {deaf} else exec({listens!r}); time.sleep(600)"
+
+    def ready() -> bool:
+        return all(Path(f"{'starts' if rank in deaf else 'listens'}-{rank}").exists() for rank in range(2))
+
     with pytest.raises(Stopped):
-        devices(sweep_file, tmp_path / "home", body, stop=[False] * 20)
+        devices(sweep_file, tmp_path / "home", body, ready)
     assert not list(tmp_path.glob("home/runs/*/record.json"))
     assert not [child for child in psutil.Process().children() if "WORKBENCH_MEETING" in " ".join(child.cmdline())]
 
