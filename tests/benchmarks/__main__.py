@@ -15,6 +15,7 @@ from tests.benchmarks import (
     crossed,
     encoding,
     overhead,
+    parity,
     precision,
     reading,
     stacked,
@@ -47,6 +48,8 @@ def main() -> None:
     overhead.main()
     print("\n## Minimal pairs against lm-evaluation-harness\n")
     asking.main([])
+    print("\n## The same answers as lm-evaluation-harness\n")
+    parity.main([])
     print("\n## Figures of the README\n")
     claims.main()
     print("\n## A verdict\n")

@@ -1,8 +1,8 @@
 """Minimal pairs asked by our adapter and by lm-evaluation-harness's own model of the same exported weights.
 
-Both answer the same requests with the same threads in one process, in turn; the harness at its best batch size of
-those tried. What is compared is the whole answer to 2,000 pairs, text to log-probability. Real pairs (BLiMP) where they
-are at hand, else sentences of the embedded speeches with two words swapped.
+Both answer the same requests with as many threads, in turn and each in a process of its own; the harness at its best
+batch size of those tried. What is compared is the whole answer to 2,000 pairs, text to log-probability. Real pairs
+(BLiMP) where they are at hand, else sentences of the embedded speeches with two words swapped.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from architectures.feedforward import SwiGLU
 from architectures.initialisation import initialise
 from architectures.norms import RMSNorm
 from architectures.positions import Rotary
+from tests.benchmarks.apart import Apart
 from workbench.data.corpora import Speeches, read_documents
 from workbench.data.tokenizer import BytePairs
 from workbench.evaluation.asking import Asked
 from workbench.seeds import standard_normal
+from workbench.training.numerics import keep_freed_memory
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "blimp.jsonl.gz"
 BATCHES = (1, 8, 32, 64, "auto")
@@ -47,34 +49,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args(arguments)
     try:
-        from lm_eval.models.huggingface import HFLM
-
         from workbench.evaluation.adapter import Adapter
     except ModuleNotFoundError as error:
         print(f"not measured: {error.name} is not installed (extra eval)")
         return
+    keep_freed_memory()  # as `workbench evaluate` does
     texts, told = sentences(asked.pairs)
     requests = instances(texts)
+    ratios, difference = [], 0.0
     with tempfile.TemporaryDirectory() as name:
-        ours = exported(Path(name))
-        by_batch = {
-            batch: HFLM(pretrained=name, device="cpu", dtype="float32", batch_size=batch, max_batch_size=MOST)
-            for batch in BATCHES
-        }
-        few = requests[:: max(1, len(requests) // FEW)]
-        tried = {
-            batch: best_of(2, lambda lm=lm: lm.loglikelihood(few, disable_tqdm=True)) for batch, lm in by_batch.items()
-        }
-        best = min(tried, key=lambda batch: tried[batch])
-        theirs = by_batch[best]
-        ratios, difference = [], 0.0
+        ours, theirs = exported(Path(name)), Apart(harness, name, texts)
         for _ in range(asked.rounds):
             began = time.process_time()
             answers = Adapter(ours).loglikelihood(requests)
-            between = time.process_time()
-            expected = theirs.loglikelihood(requests, disable_tqdm=True)
-            ratios.append((time.process_time() - between) / (between - began))
+            seconds = time.process_time() - began
+            their_seconds, (expected, best, tried) = theirs.run()
+            ratios.append(their_seconds / seconds)
             difference = max(abs(one - other) for (one, _), (other, _) in zip(answers, expected, strict=True))
+        theirs.end()
     shown = ", ".join(f"{batch}: {seconds / tried[best]:.2f}" for batch, seconds in tried.items())
     print(f"{len(requests) // 2:,} pairs of {told}, {parameters():,} parameters, {torch.get_num_threads()} thread")
     print(f"the harness's own model by batch size, relative to its best ({best}): {shown}")
@@ -83,6 +75,23 @@ def main(arguments: list[str] | None = None) -> None:
         f"ours is {statistics.median(ratios):.2f} times as fast ({low:.2f} to {high:.2f} in {asked.rounds} rounds; "
         f"bar: 2); largest difference of a log-probability {difference:.1e} (bar: 1e-4)"
     )
+
+
+def harness(folder: str, texts: list[str]) -> Callable[[], Any]:
+    """Return how the harness's own model answers at its best batch size: answers, that size, seconds by size tried."""
+    from lm_eval.models.huggingface import HFLM
+
+    requests = instances(texts)
+    by_batch = {
+        batch: HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=batch, max_batch_size=MOST)
+        for batch in BATCHES
+    }
+    few = requests[:: max(1, len(requests) // FEW)]
+    tried = {
+        batch: best_of(2, lambda lm=lm: lm.loglikelihood(few, disable_tqdm=True)) for batch, lm in by_batch.items()
+    }
+    best = min(tried, key=lambda batch: tried[batch])
+    return lambda: (by_batch[best].loglikelihood(requests, disable_tqdm=True), best, tried)
 
 
 def sentences(pairs: int) -> tuple[list[str], str]:

@@ -3,15 +3,14 @@
 Run by `make bench`. Ours is the step of the training loop. Against it stand `transformers`' Llama, and the most direct
 PyTorch that takes the same step: fused projections, SDPA, fused AdamW, and nothing that could be left out. All take the
 same tokens through models of the same shape, in turns, so that a busy machine slows all alike; ratios are medians over
-rounds. Peak is what large float32 matrix multiplications reach beside them, at as many threads. One thread is timed in
-seconds of the processor, so that another process does not count; several in seconds of the wall.
+rounds. Each has a process of its own, as its users run it: what one asks of the allocator is not given to the others.
+Peak is what large float32 matrix multiplications reach beside them, at as many threads.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from architectures.attention import MultiHead
 from architectures.feedforward import SwiGLU
 from architectures.positions import Rotary
 from architectures.transformer import Batch
+from tests.benchmarks.apart import Apart
 from workbench.records import Numerics, Seeds
 from workbench.training.feeding import Fed
 from workbench.training.loop import build
@@ -63,18 +63,11 @@ def ours(architecture: Architecture, batch: Batch, precision: str = "float32") -
     numerics = Numerics.model_validate(
         {"attention": "sdpa", "precision": precision, "device": "cpu", "threads": threads}
     )
-    before = torch.are_deterministic_algorithms_enabled()
-    settle(numerics)  # which the others are spared
-    torch.use_deterministic_algorithms(before)
+    settle(numerics)
     model = build(architecture, Seeds.all(0), numerics).train()
     optimizer, objective = make_optimizer(model, AdamW(learning_rate=RATE)), Objective(model)
 
-    def step() -> None:
-        torch.use_deterministic_algorithms(True)
-        take_step(objective, optimizer, [Fed(batch)], numerics, 1.0, 0.0)
-        torch.use_deterministic_algorithms(before)
-
-    return step
+    return lambda: take_step(objective, optimizer, [Fed(batch)], numerics, 1.0, 0.0)
 
 
 def llama(architecture: Architecture, batch: Batch) -> Step:
@@ -115,6 +108,21 @@ def _plain_step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
         optimizer.step()
 
     return step
+
+
+def peak(architecture: Architecture, batch: Batch) -> Step:
+    """Return a large matrix multiplication, which depends on neither."""
+    square = torch.randn(PEAK_SIDE, PEAK_SIDE)
+    return lambda: torch.mm(square, square)
+
+
+SIDES: dict[str, Callable[[Architecture, Batch], Step]] = {
+    "ours": ours,
+    "transformers' Llama": llama,
+    "bare PyTorch": bare,
+    IN_BFLOAT16: lambda architecture, batch: ours(architecture, batch, "bfloat16"),
+    "peak": peak,
+}
 
 
 class BareBlock(nn.Module):
@@ -190,26 +198,27 @@ class Speed:
 
 def measure(architecture: Architecture, sequences: int, rounds: int) -> Speed:
     """Time every side in turns; the first round warms up and is dropped."""
-    batch = random_batch(architecture, sequences)
-    sides: dict[str, Step] = {
-        "ours": ours(architecture, batch),
-        "transformers' Llama": llama(architecture, batch),
-        "bare PyTorch": bare(architecture, batch),
-    }
-    if has_bfloat16(Path("/proc/cpuinfo")):
-        sides[IN_BFLOAT16] = ours(architecture, batch, "bfloat16")
-    square = torch.randn(PEAK_SIDE, PEAK_SIDE)
-    sides["peak"] = lambda: torch.mm(square, square)
+    names = [*SIDES] if has_bfloat16(Path("/proc/cpuinfo")) else [name for name in SIDES if name != IN_BFLOAT16]
+    sides = {name: Apart(step_of, name, architecture, sequences) for name in names}
     times: dict[str, list[float]] = {name: [] for name in sides}
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for turn in range(rounds + 1):
-        names = list(sides) if turn % 2 else list(reversed(sides))  # who follows whom differs
-        for name in names:
-            began = clock()
-            sides[name]()
+        for name in names if turn % 2 else reversed(names):  # who follows whom differs
+            seconds, _ = sides[name].run()
             if turn:
-                times[name].append(clock() - began)
-    return _speed(architecture, batch.tokens.numel(), times)
+                times[name].append(seconds)
+    for side in sides.values():
+        side.end()
+    return _speed(architecture, sequences * architecture.context, times)
+
+
+def step_of(name: str, architecture: Architecture, sequences: int) -> Step:
+    """Return the step of a side, on random tokens."""
+    step = SIDES[name](architecture, random_batch(architecture, sequences))
+
+    def take() -> None:
+        step()
+
+    return take
 
 
 def _speed(architecture: Architecture, tokens: int, times: dict[str, list[float]]) -> Speed:

@@ -60,7 +60,6 @@ def test_instructions_for_bfloat16_are_read_from_the_processors_flags(tmp_path, 
 
 def test_the_step_benchmark_tells_ratios_bars_and_the_share_of_the_peak(capsys, monkeypatch) -> None:
     monkeypatch.setattr(step_speed, "CASES", ((SMALL, 2),))
-    monkeypatch.setattr(step_speed, "PEAK_SIDE", 64)
     step_speed.main(["--rounds", "2", "--threads", "1"])
     told = capsys.readouterr().out
     for side in ("ours", "transformers' Llama", "bare PyTorch"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -58,14 +60,14 @@ def grown(drawn: list[tuple[int, list[int], list[int], int]]) -> tuple[list[np.n
 
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=8)
-@given(drawn=sequences, batch=st.sampled_from([1, 30, 1000]), shortest=st.sampled_from([1, 20, 128]))
+@given(drawn=sequences, batch=st.sampled_from([1, 30, 1000]), attention=st.sampled_from([0.0, prefixes.ATTENTION, 1.0]))
 def test_every_token_costs_what_it_costs_alone(
-    name: str, drawn: list[tuple[int, list[int], list[int], int]], batch: int, shortest: int
+    name: str, drawn: list[tuple[int, list[int], list[int], int]], batch: int, attention: float
 ) -> None:
     asked, first = grown(drawn)
     model = MODELS[name]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefixes, "SHORTEST", shortest)
+        patch.setattr(prefixes, "ATTENTION", attention)  # rows of all, of some, of one
         found = measure_after(model, asked, first, batch=batch, device="cpu", greedy=True)
     alone = measure_sequences(model, asked, batch=1, device="cpu")["nats"]
     for one, given_, nats, greedy, expected in zip(asked, first, found["nats"], found["greedy"], alone, strict=True):
@@ -94,6 +96,27 @@ def test_a_shared_beginning_passes_through_the_model_once(monkeypatch: pytest.Mo
     letters = [np.array([*stem, option]) for option in range(6)]  # one token each: the same input six times
     measure_after(model, letters, [10] * 6, batch=100, device="cpu")
     assert sum(passed) == 10
+
+
+@settings(max_examples=60)
+@given(drawn=sequences, attention=st.floats(0, 0.5))
+def test_rows_cost_least_of_all_ways_to_cut_them(
+    drawn: list[tuple[int, list[int], list[int], int]], attention: float
+) -> None:
+    inputs = sorted({tuple(one[:-1].tolist()) for one in grown(drawn)[0]})[:8]
+    lengths = [*map(len, inputs)]
+    common = [0, *(prefixes._alike(one, other) for one, other in pairwise(inputs))]
+
+    def cost(cuts: Sequence[int]) -> float:
+        tokens = [sum(lengths[begin:end]) - sum(common[begin + 1 : end]) for begin, end in pairwise(cuts)]
+        return sum(one * (1 + attention * one) for one in tokens)
+
+    inner = range(1, len(inputs))
+    ways = ([0, *chosen, len(inputs)] for count in range(len(inputs)) for chosen in combinations(inner, count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "ATTENTION", attention)
+        found = prefixes._cuts(lengths, common)
+    assert cost(found) == pytest.approx(min(map(cost, ways)))
 
 
 def test_progress_ends_with_every_sequence_done() -> None:

@@ -12,6 +12,8 @@ recomputes, attention without a mask, a model that is not ours), every distinct 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from math import inf
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -25,7 +27,8 @@ from workbench.evaluation.scoring import LanguageModel, Progress, measure_sequen
 
 SHARING = ("sdpa", "reference")  # backends that can be told what each position sees
 TOGETHER = 128  # rows of logits at once, which then stay in a processor's cache
-SHORTEST, LONGEST = 128, 512  # tokens in a row of several sequences: beyond, attention costs more than sharing saves
+LONGEST = 256  # tokens in a row of several sequences, or twice those of the longest: more are not tried
+ATTENTION = 0.0015  # what a token costs for every token of its row, relative to all else it costs; timed, small models
 
 
 def measure_after(
@@ -107,29 +110,44 @@ def _rows(sequences: list[np.ndarray], share: bool) -> list[_Row]:
     by_input: dict[tuple[int, ...], list[int]] = {}
     for number, one in enumerate(sequences):
         by_input.setdefault(tuple(one[:-1].tolist()), []).append(number)
-    if not share:
-        return [
-            _Row([*row], [], [np.arange(len(row))], [(number, 0) for number in numbers])
-            for row, numbers in by_input.items()
-        ]
-    longest = max(map(len, by_input), default=0)
-    most = max(longest, SHORTEST, min(2 * longest, LONGEST))
-    rows: list[_Row] = []
-    before: tuple[int, ...] = ()
-    for tokens in sorted(by_input):
-        common = _alike(before, tokens)
-        if not rows or len(rows[-1].tokens) + len(tokens) - common > most:
-            rows.append(_Row([], [], [], []))
-            common = 0
-        row = rows[-1]
-        begun = len(row.tokens)
-        row.tokens.extend(tokens[common:])
-        row.positions.extend(range(common, len(tokens)))
-        shared = row.paths[-1][:common] if common else np.empty(0, np.int64)
-        row.paths.append(np.concatenate([shared, np.arange(begun, len(row.tokens))]))
-        row.ends.extend((number, len(row.paths) - 1) for number in by_input[tokens])
-        before = tokens
+    inputs = sorted(by_input) if share else list(by_input)
+    common = [0, *map(_alike, inputs, inputs[1:])]
+    cuts = _cuts([*map(len, inputs)], common) if share else range(len(inputs) + 1)
+    rows = []
+    for begin, end in pairwise(cuts):
+        row = _Row([], [], [], [])
+        for number in range(begin, end):
+            shared, begun = common[number] if number > begin else 0, len(row.tokens)
+            row.tokens.extend(inputs[number][shared:])
+            row.positions.extend(range(shared, len(inputs[number])))
+            before = row.paths[-1][:shared] if shared else np.empty(0, np.int64)
+            row.paths.append(np.concatenate([before, np.arange(begun, len(row.tokens))]))
+            row.ends.extend((sequence, len(row.paths) - 1) for sequence in by_input[inputs[number]])
+        rows.append(row)
     return rows
+
+
+def _cuts(lengths: Sequence[int], common: Sequence[int]) -> list[int]:
+    """Return where rows of sorted inputs begin, and the end: where they cost least together.
+
+    A short row is cheap to attend to; but what its first input shares with the one before it is computed again.
+    """
+    most = max(LONGEST, 2 * max(lengths, default=0))
+    costs, begins = [0.0], [0]
+    for end in range(1, len(lengths) + 1):
+        least, begin, branches = inf, end, 0
+        while begin > 0 and (tokens := lengths[begin - 1] + branches) <= most:
+            begin -= 1
+            branches += lengths[begin] - common[begin]
+            cost = costs[begin] + tokens * (1 + ATTENTION * tokens)
+            if cost < least:
+                least, chosen = cost, begin
+        costs.append(least)
+        begins.append(chosen)
+    cuts = [len(lengths)]
+    while cuts[-1]:
+        cuts.append(begins[cuts[-1]])
+    return cuts[::-1]
 
 
 def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> int:

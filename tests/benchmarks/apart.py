@@ -1,0 +1,55 @@
+"""What is compared, each in a process of its own, as its users run it: settings of one are not given to the others."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+PAUSE = 0.02
+
+
+class Apart:
+    """Work that is done again and again in a process of its own, with as many threads as here.
+
+    One thread is timed in seconds of the processor, so that another process does not count; several in seconds of the
+    wall.
+    """
+
+    def __init__(self, prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> None:
+        """Start it; `prepare`, of a module, returns the work given the arguments."""
+        context = get_context("forkserver")
+        context.set_forkserver_preload([prepare.__module__])  # libraries are read once
+        self._here, there = context.Pipe()
+        threads = torch.get_num_threads()
+        self._process = context.Process(target=_serve, args=(there, threads, prepare, arguments), daemon=True)
+        self._process.start()
+
+    def run(self) -> tuple[float, Any]:
+        """Have the work done once; return the seconds it took and what came of it."""
+        time.sleep(PAUSE)  # until threads of the one before have gone to sleep
+        self._here.send(None)
+        seconds, found = self._here.recv()
+        return float(seconds), found
+
+    def end(self) -> None:
+        """Let it go."""
+        self._here.close()
+        self._process.join()
+
+
+def _serve(asked: Connection, threads: int, prepare: Callable[..., Callable[[], Any]], arguments: Any) -> None:
+    torch.set_num_threads(threads)
+    work = prepare(*arguments)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    with contextlib.suppress(EOFError):
+        while True:
+            asked.recv()
+            began = clock()
+            found = work()
+            asked.send((clock() - began, found))
