@@ -145,8 +145,8 @@ class Plan:
             "hash": self.hash,
             "sweep": sweep.name,
             "question": sweep.question,
-            **_metric(sweep.metric),
-            "secondary": [_metric(metric) for metric in sweep.secondary],
+            **_metric(sweep.metric, sweep.baseline),
+            "secondary": [_metric(metric, sweep.baseline) for metric in sweep.secondary],
             "guards": list(sweep.guards),
             "alpha": sweep.alpha,
             "design": sweep.design,
@@ -324,10 +324,11 @@ def _planned(sweep: Sweep, arm: Arm) -> PlannedArm:
     )
 
 
-def _metric(metric: Metric) -> dict[str, Any]:
+def _metric(metric: Metric, baseline: Variant) -> dict[str, Any]:
     return {
         "metric": metric.name,
         "higher_is_better": metric.higher_is_better,
         "unit": metric.unit,
         "smallest_effect": metric.smallest_effect,
+        "chance": baseline.chance(metric.name),
     }

@@ -97,6 +97,10 @@ class Variant(Spec, ABC):
         """Name the metrics of its scores, each as "task/metric"; None where only a run can tell."""
         return None
 
+    def chance(self, metric: str) -> float | None:
+        """Return what guessing scores on a metric of its scores; None where nobody knows."""
+        return None
+
     def refuse_unanswerable(self, where: str) -> None:
         """Refuse, before anything is trained, an evaluation that the trained model could not answer.
 

@@ -16,7 +16,9 @@ from workbench.reporting import Decision, csv_table, html_table, latex_table, ma
 from workbench.reporting.calibration import badge, describe
 from workbench.reporting.contaminated import CLEAN
 from workbench.reporting.escaping import to_html
+from workbench.reporting.levels import levels_sheet
 from workbench.reporting.naming import view_of, with_unit
+from workbench.reporting.sheets import sheet_html
 from workbench.statistics.methods import DEFAULT
 
 LEGEND = (
@@ -39,6 +41,7 @@ def show(view: View) -> None:
     legend = (LEGEND if decision.complete else INTERIM_LEGEND) + (BAND if decision.smallest_effect is not None else "")
     elements.quiet(legend)
     elements.block(f'<div class="scroll">{html_table(decision)}</div>')
+    _levels(decision)
     _without_contaminated(view, decision)
     _downloads(view, decision)
     if decision.complete and view.plan.get("design", "fixed") == "fixed":
@@ -67,6 +70,14 @@ def _state(decision: Decision) -> None:
         )
         parts.append(f'<ul class="verdicts">{lines}</ul>')
     elements.block("".join(parts))
+
+
+def _levels(decision: Decision) -> None:
+    """Show what every arm scores by itself, and where guessing stands."""
+    if decision.levels:
+        sheet = levels_sheet(decision.levels, decision.unit, decision.chance)
+        st.subheader(sheet.title, anchor=False)
+        elements.block(sheet_html(sheet))
 
 
 def _without_contaminated(view: View, decision: Decision) -> None:

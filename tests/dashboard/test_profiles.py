@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import app, figures, profiles
 from workbench.records import Record
 
+TITLES = ["What each arm scores", "Beyond the training context", "At earlier exits"]
 ARMS = ("base", "<b>x</b>")
 LAYERS = {"base": 4, "<b>x</b>": 4}
 
@@ -138,7 +139,7 @@ def test_the_verdict_page_shows_the_profiles_of_runs_that_were_asked_in_several_
         if metric:
             page.selectbox(key="metric").select(metric).run()
         assert not page.exception
-        assert [title.value for title in page.subheader][:2] == ["Beyond the training context", "At earlier exits"]
+        assert [title.value for title in page.subheader][:3] == TITLES
         text = html.unescape("\n".join(element.proto.body for element in page.get("html")))
         assert "Mean over the 3 seeds in which every arm finished" in text
     assert "bits per byte at 2× context, exploratory" in text

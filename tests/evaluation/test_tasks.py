@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from benchmark_rows import write
 from pydantic import ValidationError
 
-from workbench.evaluation.tasks import BitsPerByte, Evaluation, SwappedWords
+from workbench.data.benchmarks import Benchmark, read_items
+from workbench.evaluation.benchmark_tasks import CHOICES
+from workbench.evaluation.tasks import BenchmarkItems, BitsPerByte, Evaluation, SwappedWords
 from workbench.identity import digest
 
 
@@ -41,3 +45,12 @@ def test_declaring_tasks_loads_no_torch() -> None:
     program = "import sys, workbench.evaluation.tasks; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", sorted(CHOICES))
+def test_guessing_scores_one_of_as_many_choices_as_items_have(name: str, tmp_path: Path) -> None:
+    benchmark = Benchmark.model_validate({"name": name, "path": write(tmp_path, name)})
+    task = BenchmarkItems(benchmark=benchmark)
+    metric = "stereotype" if name == "winobias" else "accuracy"
+    assert {len(item.truths) / len(item.choices) for item in read_items(benchmark)} == {task.chance(metric)}
+    assert [task.chance(name) for name in ("margin", "preference", "truth_log_probability")] == [None] * 3

@@ -27,6 +27,7 @@ LEFT = {  # what the items of a benchmark leave, where it is not NORMALISED
     "lambada": ("accuracy", "answer_nats"),
     "winobias": ("stereotype", "preference"),
 }
+CHOICES = {"blimp": 2, "winogrande": 2, "piqa": 2, "winobias": 2, "hellaswag": 4, "openbookqa": 4, "mmlu": 4}
 
 
 class BenchmarkItems(Question):
@@ -117,6 +118,13 @@ class BenchmarkItems(Question):
         """The names of the metrics it leaves."""
         left = CHOSEN if self.protocol == "stlm" else LEFT.get(self.benchmark.name, NORMALISED)
         return (*left, *(own.metric for own in self.own))
+
+    def chance(self, metric: str) -> float | None:
+        """Return what guessing scores, where every item has as many choices, of which one is right."""
+        if metric not in ("stereotype", *(name for name in NORMALISED if name.startswith("accuracy"))):
+            return None
+        choices = CHOICES.get(self.benchmark.name)
+        return None if choices is None else 1 / choices
 
 
 class Occupations(Question):

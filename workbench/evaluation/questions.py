@@ -72,6 +72,10 @@ class Question(Spec):
         """The names of the metrics it leaves."""
         return tuple(self.metrics)
 
+    def chance(self, metric: str) -> float | None:
+        """Return what guessing scores on average; None where that depends on the items, or makes no sense."""
+        return None
+
     @property
     def needs_logits(self) -> bool:
         """Whether it asks for the probability of every token, and not only for that of given text."""

@@ -122,6 +122,10 @@ class SwappedWords(Question):
     kind: Literal["swapped_words"] = "swapped_words"
     items: int = setting(256, ge=1)
 
+    def chance(self, metric: str) -> float | None:
+        """Return what guessing scores: one of two sentences is right."""
+        return 0.5 if metric == "accuracy" else None
+
 
 class HeldOutAnswers(Question):
     """How many bits the model needs per byte of a held-out answer, given its prompt; one item per example.

@@ -27,6 +27,7 @@ from workbench.reporting.describing import (
     describe_method,
     footnotes,
 )
+from workbench.reporting.levels import Level, measure_levels
 from workbench.reporting.naming import spoken
 from workbench.reporting.runs import Scores, pair_runs, read_runs
 from workbench.statistics import Contrast, Guard, claim_all, contrast_all
@@ -57,6 +58,8 @@ class Decision:
         cells_done: Cells with a committed record.
         cells_planned: Cells of the plan; of a sequential one, those it has asked for.
         sequential: Whether the arms are judged after every seed, by boundaries made for that.
+        levels: What every arm scores by itself; none before the plan is complete.
+        chance: What guessing would score; None where nobody knows.
     """
 
     title: str
@@ -77,6 +80,8 @@ class Decision:
     cells_done: int
     cells_planned: int
     sequential: bool = False
+    levels: tuple[Level, ...] = ()
+    chance: float | None = None
 
     @property
     def interim(self) -> str:
@@ -240,4 +245,6 @@ def _decide(
         cells_done=done,
         cells_planned=len(wanted),
         sequential=going is not None,
+        levels=measure_levels(plan, name, finished) if complete else (),
+        chance=metric.get("chance"),
     )

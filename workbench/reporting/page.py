@@ -11,7 +11,9 @@ from workbench.reporting import wording
 from workbench.reporting.decision import Decision
 from workbench.reporting.escaping import to_html
 from workbench.reporting.forest import forest_plot
+from workbench.reporting.levels import levels_sheet
 from workbench.reporting.naming import spoken
+from workbench.reporting.sheets import sheet_html
 from workbench.reporting.tables import html_table
 
 STYLE = """
@@ -26,6 +28,7 @@ header { border-bottom: 1px solid var(--line); padding-bottom: 1.4rem; margin-bo
 .over { margin: 0; font-size: .82rem; color: var(--quiet); letter-spacing: .02em; }
 h1 { font-size: 1.7rem; line-height: 1.22; font-weight: 600; margin: .35rem 0 0; max-width: 44rem; }
 h2 { font-size: 1.18rem; font-weight: 600; margin: 2.6rem 0 .7rem; }
+h3 { font-size: 1rem; font-weight: 600; margin: 1.8rem 0 .5rem; }
 section.exploratory { border-top: 1px solid var(--line); margin-top: 3rem; }
 ul.verdicts { list-style: none; margin: 0; padding: 0; max-width: 50rem; }
 ul.verdicts li { padding: .16rem 0 .16rem 1.15rem; text-indent: -1.15rem; }
@@ -102,6 +105,9 @@ def _result(decision: Decision) -> Iterable[str]:
     legend = (CAPTION if decision.complete else INTERIM) + band
     yield f"</ul><figure>{forest_plot(decision)}<figcaption>{legend}</figcaption></figure>"
     yield f'<div class="scroll">{html_table(decision)}</div>'
+    if decision.levels:
+        sheet = levels_sheet(decision.levels, decision.unit, decision.chance)
+        yield f"<h3>{to_html(sheet.title)}</h3>{sheet_html(sheet)}"
 
 
 def _listing(heading: str, sentences: Sequence[str]) -> list[str]:

@@ -76,14 +76,14 @@ def mean_score(trial: Mapping[str, Any], table: pa.Table, metric: str) -> float 
     Raises:
         StatisticsError: if several tasks report the metric.
     """
-    held = _items(trial, table, metric)
+    held = items_of(trial, table, metric)
     return float(run_means([held])[0]) if len(held.items) else None
 
 
 def _cells(
     trials: Mapping[int, Mapping[str, Any]], name: str, found: Mapping[int, Record], finished: Mapping[int, pa.Table]
 ) -> list[Cell]:
-    items = {cell: _items(trials[cell], table, name) for cell, table in sorted(finished.items())}
+    items = {cell: items_of(trials[cell], table, name) for cell, table in sorted(finished.items())}
     scored = {cell: held for cell, held in items.items() if len(held.items)}
     if finished and not scored:
         reported = sorted({name for table in finished.values() for name in pc.unique(table["metric"]).to_pylist()})
@@ -124,13 +124,22 @@ def _refuse_other_tasks(metric: str, tasks: set[str]) -> None:
         )
 
 
-def _items(trial: Mapping[str, Any], table: pa.Table, metric: str) -> ItemScores:
-    """Take one metric's items from the scores of one run; "task/metric" tells apart what several tasks report."""
+def rows_of(table: pa.Table, metric: str) -> pa.Table:
+    """Return one run's rows of a metric; "task/metric" tells apart what several tasks report."""
     task, _, name = metric.rpartition("/")
     chosen = pc.equal(table["metric"], name)
     if task:
         chosen = pc.and_(chosen, pc.equal(table["task"], task))
-    rows = table.filter(chosen)
+    return table.filter(chosen)
+
+
+def items_of(trial: Mapping[str, Any], table: pa.Table, metric: str) -> ItemScores:
+    """Take one metric's items from the scores of one run.
+
+    Raises:
+        StatisticsError: if several tasks report the metric.
+    """
+    rows, name = rows_of(table, metric), metric.rpartition("/")[2]
     tasks = sorted(set(rows["task"].to_pylist()))
     run = f"arm {trial['arm']}, seed {trial['seed']}"
     if len(tasks) > 1:

@@ -1,4 +1,4 @@
-"""A small table with its reading, written alike for a terminal and for Markdown.
+"""A small table with its reading, written alike for a terminal, for Markdown and for a page.
 
 Promises that no name from outside breaks a cell, and that a table never stands without the sentences that say how to
 read it.
@@ -15,8 +15,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from workbench.reporting.escaping import plain, to_csv, to_markdown
+from workbench.reporting.escaping import plain, to_csv, to_html, to_markdown
 
+NUMBER = ' class="number"'
 NAME = 20  # characters of a name that no narrow terminal takes away
 
 
@@ -52,15 +53,36 @@ def sheets_markdown(title: str, sheets: Sequence[Sheet], notes: Sequence[str]) -
     """Return several tables with their reading, and notes at the end, as Markdown."""
     parts = [f"# {to_markdown(title)}"]
     for sheet in sheets:
-        rule = ["---", *["--:"] * (len(sheet.headings) - 1)]
-        body = [[to_markdown(cell) for cell in row] for row in (sheet.headings, *sheet.rows)]
-        lines = [body[0], rule, *body[1:]]
-        parts += [f"## {to_markdown(sheet.title)}"] if sheet.title != title else []
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
-        parts += [to_markdown(sentence, leading=True) for sentence in sheet.reading]
+        heading, *rest = sheet_markdown(sheet, depth=2)
+        parts += [heading, *rest] if sheet.title != title else rest
     if notes:
         parts.append("\n".join(f"- {to_markdown(note, leading=True)}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def sheet_markdown(sheet: Sheet, *, depth: int) -> list[str]:
+    """Return the paragraphs of one table as Markdown: heading of that depth, table, reading."""
+    rule = ["---", *["--:"] * (len(sheet.headings) - 1)]
+    body = [[to_markdown(cell) for cell in row] for row in (sheet.headings, *sheet.rows)]
+    lines = "\n".join("| " + " | ".join(line) + " |" for line in (body[0], rule, *body[1:]))
+    reading = (to_markdown(sentence, leading=True) for sentence in sheet.reading)
+    return [f"{'#' * depth} {to_markdown(sheet.title)}", lines, *reading]
+
+
+def sheet_html(sheet: Sheet) -> str:
+    """Return one table with its reading, without its title, as HTML."""
+    heads = "".join(
+        f"<th{NUMBER if place else ''}>{to_html(heading)}</th>" for place, heading in enumerate(sheet.headings)
+    )
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td{NUMBER if place else ''}>{to_html(cell)}</td>" for place, cell in enumerate(row))
+        + "</tr>"
+        for row in sheet.rows
+    )
+    reading = "".join(f"<p>{to_html(sentence)}</p>" for sentence in sheet.reading)
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="scroll">{table}</div><div class="note">{reading}</div>'
 
 
 def records_csv(records: Sequence[Mapping[str, object]]) -> str:
