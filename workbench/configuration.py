@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from architectures.accounting import coverage, flops_per_token, parameters
 from architectures.architecture import Architecture
+from workbench.data.answers import Answers
 from workbench.data.corpora import parts_of
 from workbench.data.ordering import Weighted, shared
 from workbench.data.prepared import Data
@@ -104,6 +105,11 @@ class Configuration(Variant):
             architecture=teacher.architecture, stages=(stage,), data=self.data, evaluation=self.evaluation
         )
 
+    @property
+    def answers(self) -> tuple[Answers, ...]:
+        """The examples that it is fine-tuned on."""
+        return tuple(stage.answers for stage in self.training if isinstance(stage, FineTuning))
+
     def model_id(self, fingerprint: str, seeds: Seeds) -> str:
         """Identify the model that is scored: the last of its lineage."""
         return self.lineage(fingerprint, seeds)[-1]
@@ -113,7 +119,10 @@ class Configuration(Variant):
         chain: list[str] = []
         for stage in self.stages:
             parent = chain[-1] if chain else None
-            chain.append(digest(SCHEMA, parent, self.architecture, stage, self.data.identity(fingerprint), seeds))
+            cleaned = self.data.decontamination is not None and self.data.decontamination.action != "flag"
+            searched = ["examples searched"] if cleaned and isinstance(stage, FineTuning) else []
+            identity = self.data.identity(fingerprint)
+            chain.append(digest(SCHEMA, parent, self.architecture, stage, identity, seeds, *searched))
         return tuple(chain)
 
     def trained_lineage(self, lineage: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,6 +158,13 @@ class Configuration(Variant):
         own = [(task.label, name) for task in self.evaluation.tasks for name in task.produces]
         views = ["", *(f"@tokens={tokens}" for tokens in self.trajectory)]
         return tuple(f"{task}/{name}{view}" for task, name in own for view in views if not (view and "@" in name))
+
+    def chance(self, metric: str) -> float | None:
+        """Return what guessing scores on a metric, where all tasks that leave it agree."""
+        named, _, name = metric.partition("@")[0].rpartition("/")
+        left = [task for task in self.evaluation.tasks if name in task.produces and named in ("", "*", task.label)]
+        held = {task.chance(name) for task in left}
+        return held.pop() if len(held) == 1 else None
 
     def refuse_unanswerable(self, where: str) -> None:
         """Refuse what its positions do not reach, exits it does not have, and what needs logits it does not have.
@@ -215,8 +231,7 @@ class Configuration(Variant):
         if not isinstance(task, HeldOutAnswers):
             return
         asked, source = task.answers.held_out, task.answers.source_hash()
-        tuned = [stage.answers for stage in self.training if isinstance(stage, FineTuning)]
-        least = min((one.held_out for one in tuned if one.source_hash() == source), default=1.0)
+        least = min((one.held_out for one in self.answers if one.source_hash() == source), default=1.0)
         if asked > least:
             raise PlanError(
                 "an arm would be asked about examples that it was fine-tuned on",

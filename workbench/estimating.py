@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from workbench.data.benchmarks import read_items
 from workbench.data.mixing import times_read
 from workbench.data.ordering import Weighted
 from workbench.data.prepared import known_facts
-from workbench.evaluation.tasks import BenchmarkItems, BitsPerByte, HeldOutAnswers, SwappedWords, View
+from workbench.evaluation.tasks import BenchmarkItems, BitsPerByte, HeldOutAnswers, SwappedWords, Task, View
 from workbench.identity import digest
 from workbench.planning import Plan, PlannedArm
 from workbench.records import Numerics, Seeds, Status
@@ -155,21 +156,28 @@ def step_seconds(architecture: Architecture, stage: Training, numerics: Numerics
 
 
 def _evaluated_tokens(configuration: Any) -> float:
-    """Return the tokens that go through the model at its training context, and as many as the other views cost."""
-    tokens = 0.0
-    for task in configuration.evaluation.tasks:
-        if isinstance(task, BitsPerByte):
-            text = task.documents * task.bytes_per_document / BYTES_PER_TOKEN
-            tokens += text * sum(_cost(view, task, configuration.architecture) for view in task.views)
-        elif isinstance(task, SwappedWords):
-            tokens += 2 * task.items * WORDS_PER_SENTENCE * TOKENS_PER_WORD
-        elif isinstance(task, HeldOutAnswers):
-            tokens += task.items * configuration.architecture.context  # at most
-        elif isinstance(task, BenchmarkItems):
-            items = read_items(task.benchmark)
-            size = sum(len(text.encode()) for item in items for text in item.texts)
-            tokens += (1 + task.shots) * size / BYTES_PER_TOKEN + len(items) * task.tokens * task.writes
-    return tokens
+    """Return the tokens that go through the model at its training context, and as many as the other views cost.
+
+    A model on its way is asked every task in its first view, as often as the trajectory is long.
+    """
+    asked = [(task, task.views) for task in configuration.evaluation.tasks]
+    asked += [(task, task.views[:1]) for task in configuration.evaluation.tasks] * len(configuration.trajectory)
+    return sum(_asked_tokens(task, views, configuration.architecture) for task, views in asked)
+
+
+def _asked_tokens(task: Task, views: Sequence[View], architecture: Architecture) -> float:
+    if isinstance(task, BitsPerByte):
+        text = task.documents * task.bytes_per_document / BYTES_PER_TOKEN
+        return text * sum(_cost(view, task, architecture) for view in views)
+    if isinstance(task, SwappedWords):
+        return 2 * task.items * WORDS_PER_SENTENCE * TOKENS_PER_WORD
+    if isinstance(task, HeldOutAnswers):
+        return task.items * architecture.context  # at most
+    if isinstance(task, BenchmarkItems):
+        items = read_items(task.benchmark)
+        size = sum(len(text.encode()) for item in items for text in item.texts)
+        return (1 + task.shots) * size / BYTES_PER_TOKEN + len(items) * task.tokens * task.writes
+    return 0.0  # pairs of occupations are few, and what lm-evaluation-harness asks it says when it is asked
 
 
 def _cost(view: View, task: BitsPerByte, architecture: Architecture) -> float:

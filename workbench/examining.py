@@ -22,11 +22,14 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from workbench.data.benchmarks import Benchmark
-from workbench.data.corpora import read_documents
+from workbench.data.contamination import Text
+from workbench.data.corpora import fingerprint, read_documents, stream_documents
 from workbench.data.prepared import Facts, Prepared, TokenFile, prepare
+from workbench.data.taught import taught
 from workbench.data.text_files import Files
 from workbench.errors import DataError, StatisticsError, WorkbenchError
 from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.searched import is_searched
 from workbench.evaluation.tasks import BenchmarkItems, BitsPerByte, Evaluation, LmEval, SwappedWords, Task
 from workbench.identity import SCHEMA, digest
 from workbench.opening import Askable
@@ -34,6 +37,7 @@ from workbench.records import CONTAMINATED, TRUNCATED, together
 from workbench.statistics.items import items_only
 from workbench.statistics.pairing import ItemScores, run_means
 from workbench.store import Store, write_durably
+from workbench.training.numerics import keep_freed_memory
 
 BENCHMARKS = get_args(Benchmark.model_fields["name"].annotation)
 ON_TEXT = {"bits_per_byte": BitsPerByte, "swapped_words": SwappedWords}
@@ -53,10 +57,12 @@ class Asking:
     Attributes:
         tasks: In the order given.
         text: The file of held-out text, where one was named.
+        against: Text in which the tasks' items are searched for, beside what the model is known to be trained on.
     """
 
     tasks: tuple[Task, ...]
     text: str | None
+    against: tuple[Files, ...] = ()
 
 
 def read_tasks(
@@ -67,6 +73,7 @@ def read_tasks(
     protocol: str = "lm-eval",
     examples: list[str] | None = None,
     include_path: str | None = None,
+    against: list[str] | None = None,
 ) -> Asking:
     """Read tasks as a user writes them.
 
@@ -78,6 +85,7 @@ def read_tasks(
         protocol: By which benchmarks are asked.
         examples: "mmlu=FILE": from where examples are taken.
         include_path: A folder of further definitions for lm-eval's tasks.
+        against: Files, folders or globs of text in which items are searched for.
 
     Raises:
         WorkbenchError: for what is no such text, with what would be.
@@ -102,7 +110,15 @@ def read_tasks(
         else:
             raise WorkbenchError("there is no such task", where="--tasks", expected=EXPECTED, got=told)
     _refuse_idle(tasks, shots, pools)
-    return Asking(_checked(Evaluation, "tasks", tasks=tuple(tasks)).tasks, text)
+    searched = tuple(Files(path=path) for path in against or ())
+    if searched and not any(map(is_searched, tasks)):
+        raise WorkbenchError(
+            "no task has items to search for",
+            where="--against",
+            expected="a benchmark, or a task of lm-eval, in --tasks",
+            got=", ".join(task.label for task in tasks),
+        )
+    return Asking(_checked(Evaluation, "tasks", tasks=tuple(tasks)).tasks, text, searched)
 
 
 def examine(
@@ -121,9 +137,16 @@ def examine(
     Raises:
         DataError: for tasks without what they need, and for what cannot be read.
     """
+    keep_freed_memory()
     prepared = _prepared(askable, asking, store)
     held_out = hashlib.sha256("".join(document.hash for document in prepared.held_out).encode()).hexdigest()
-    score_id = digest(SCHEMA, "evaluate", weights_hash(askable.weights), held_out, Evaluation(tasks=asking.tasks))
+    further = [_searched(corpus) for corpus in asking.against]
+    asked = Evaluation(tasks=asking.tasks), *(text.key for text in further)
+    begins = askable.tokenizer.begin_of_text
+    asked += () if begins is None else (f"begins from {begins}",)
+    score_id = digest(SCHEMA, "evaluate", weights_hash(askable.weights), held_out, *asked)
+    if any(map(is_searched, asking.tasks)):
+        further += [taught(answers, prepared).searchable for answers in askable.answers]
     askable.model.to(device)
     tables = []
     for number, task in enumerate(asking.tasks):
@@ -136,6 +159,7 @@ def examine(
                 context=askable.context,
                 device=device,
                 progress=None if progress is None else _following(progress, number, task.label),
+                further=further,
             )
         )
     if store.model_folder(askable.weights.name).absolute() == askable.weights:
@@ -190,6 +214,7 @@ def keep(folder: Path, askable: Askable, variant: str, scores: pa.Table, asking:
         "weights_sha256": weights_hash(askable.weights),
         "context": askable.context,
         "tasks": [task.model_dump(mode="json") for task in asking.tasks],
+        "searched": [{"file": Path(one.path).name, "hash": fingerprint(one)} for one in asking.against],
         "scores": summarise(scores),
     }
     kept, entries = _earlier(path, summary, plain.schema, entry)
@@ -288,6 +313,10 @@ def _untrained(askable: Askable) -> Prepared:
         training_tokens=0, vocabulary=vocabulary, learned_vocabulary=vocabulary,
     )  # fmt: skip
     return Prepared("", askable.tokenizer, nothing, (), facts)
+
+
+def _searched(corpus: Files) -> Text:
+    return Text(fingerprint(corpus), lambda: (document.text for document in stream_documents(corpus)))
 
 
 def _following(progress: Progress, number: int, label: str) -> Callable[[int, int], None]:

@@ -21,7 +21,9 @@ from architectures.architecture import Architecture
 from architectures.transformer import Transformer
 from workbench import session
 from workbench.configuration import Configuration
+from workbench.data.answers import Answers
 from workbench.data.prepared import Data, known_tokenizer, prepare
+from workbench.data.pretrained import beginning
 from workbench.data.tokenizer import Tokenizer
 from workbench.data.vocabularies import HuggingFaceTokenizer
 from workbench.errors import StoreError, SweepError
@@ -65,6 +67,7 @@ class Askable:
         weights: The folder of its weights.
         variant: What results call it: its arm, or the name of its folder.
         seed: Of the run.
+        answers: Examples that it was fine-tuned on.
     """
 
     told: str
@@ -75,6 +78,7 @@ class Askable:
     weights: Path
     variant: str
     seed: int = 0
+    answers: tuple[Answers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,15 +148,15 @@ def open_asked(name: str, store: Store, *, seed: int | None = None, corpus: str 
     if is_foreign(folder) and not (folder / "final.json").is_file():
         model = load_foreign(folder)
         tokenizer = HuggingFaceTokenizer(path=str(folder), vocabulary=model.vocabulary).train([])
+        tokenizer.begin_of_text = beginning(str(folder))
         place = folder.absolute()
         return Askable(f"the model in {folder}", model, tokenizer, model.context, None, place, place.name)
     opened = open_model(name, store, seed=seed, corpus=corpus)
     found = _find(name, store, seed, corpus)
-    data = found.configuration.data if found.configuration else None
+    data, answers = (found.configuration.data, found.configuration.answers) if found.configuration else (None, ())
     context, variant = opened.architecture.context, found.variant or found.folder.name
-    return Askable(
-        opened.told, opened.model, opened.tokenizer, context, data, found.folder.absolute(), variant, found.seed
-    )
+    folder = found.folder.absolute()
+    return Askable(opened.told, opened.model, opened.tokenizer, context, data, folder, variant, found.seed, answers)
 
 
 def _find(name: str, store: Store, seed: int | None, corpus: str | None) -> _Found:

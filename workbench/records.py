@@ -114,6 +114,37 @@ class Costs(Spec):
     together: int = 1
 
 
+class Sieved(Spec):
+    """What a filter, or decontamination, did to the text of a run.
+
+    Attributes:
+        by: "filter: " and its kind, or "decontamination: " and what it does.
+        before: Documents, passages or examples that came in.
+        after: Those that were left, pieces of documents that were cut included.
+        overlapping: Of those that came in, how many share words with a benchmark; None of a filter.
+    """
+
+    by: str
+    before: int
+    after: int
+    overlapping: int | None
+
+
+class Flagged(Spec):
+    """How many items of a task were asked, and how many of them stand in the text that the run was trained on."""
+
+    task: str
+    items: int
+    contaminated: int
+
+
+class Screening(Spec):
+    """What was done to the text of a run, in the order in which it was done, and what of its evaluation is in it."""
+
+    text: tuple[Sieved, ...]
+    items: tuple[Flagged, ...]
+
+
 class Record(Spec):
     """Everything known about one finished, diverged or failed run.
 
@@ -122,7 +153,8 @@ class Record(Spec):
     `lineage` has an entry per stage, with its rollbacks where there were any. After `paired_tokens` of training such a
     run reads other text than its seeds say and is no longer paired with its baseline (None: it is, to the end).
     `evaluations` counts how often this model had been evaluated by then, this time included, each time another way; 0
-    where that was not counted.
+    where that was not counted. `screening` counts what filters and decontamination did to its text, and which items
+    stand in it; None where there is nothing to count, or where that was not counted.
     """
 
     schema_version: int = SCHEMA
@@ -142,6 +174,7 @@ class Record(Spec):
     lineage: list[dict[str, Any]] = Field(default_factory=list)
     paired_tokens: int | None = None
     evaluations: int = 0
+    screening: Screening | None = None
     costs: Costs = Costs()
     provenance: dict[str, Any] = Field(default_factory=dict)
     scores_sha256: str | None = None

@@ -21,7 +21,7 @@ from workbench.errors import NotFinite, WorkbenchError
 from workbench.identity import digest, sources
 from workbench.planning import Plan, Trial, model_key
 from workbench.provenance import provenance
-from workbench.records import Costs, Record, Status, empty_scores, joined, together, total_costs
+from workbench.records import Costs, Record, Screening, Status, empty_scores, joined, together, total_costs
 from workbench.stacking import stacked
 from workbench.store import Store
 from workbench.teaching import Teaching
@@ -74,7 +74,8 @@ class Runner:
         began = time.perf_counter()
         status, reason, scores, curve, costs = self._end(trial)
         costs = costs.model_copy(update={"total_seconds": time.perf_counter() - began})
-        return self.store.commit(self._record(trial, status, reason, costs), scores, curve)
+        screening = None if status is Status.FAILED else self._screen(trial, scores)
+        return self.store.commit(self._record(trial, status, reason, costs, screening), scores, curve)
 
     def follow(self, trial: Trial) -> None:
         """Train a cell together with the device that leads, which scores and records it.
@@ -142,7 +143,18 @@ class Runner:
             (folder / "error.txt").write_text(traceback.format_exc())
             return Status.FAILED, told(error), empty_scores(), None, Costs()
 
-    def _record(self, trial: Trial, status: Status, reason: str | None, costs: Costs) -> Record:
+    def _screen(self, trial: Trial, scores: pa.Table) -> Screening | None:
+        """Count what was done to the text of a run that was trained here."""
+        configuration: Any = self.plan.arm(trial.arm).configuration
+        if isinstance(configuration, Command):
+            return None
+        from workbench.evaluation.screened import screen
+
+        return screen(self._data(configuration), configuration.answers, configuration.evaluation, scores)
+
+    def _record(
+        self, trial: Trial, status: Status, reason: str | None, costs: Costs, screening: Screening | None = None
+    ) -> Record:
         configuration = self.plan.arm(trial.arm).configuration
         command, own = isinstance(configuration, Command), sources(configuration)
         lineage, paired = self._lineage(trial)
@@ -165,6 +177,7 @@ class Runner:
             lineage=lineage,
             paired_tokens=paired,
             evaluations=len(evaluations),
+            screening=screening,
             costs=costs,
             provenance={**provenance(), **({"sources": own} if own else {})},
         )
@@ -224,6 +237,7 @@ class Runner:
         return self._parallel or ALONE
 
     def _train_and_score(self, trial: Trial, configuration: Any) -> Ended:
+        from workbench.data.taught import taught
         from workbench.evaluation.evaluate import evaluate
         from workbench.revisiting import visit
         from workbench.training.numerics import autocast, settle
@@ -236,6 +250,7 @@ class Runner:
             return trained.status, trained.reason, empty_scores(), curve, costs
         began = time.perf_counter()
         folder = self.store.model_folder(trial.model_key)
+        further = [taught(answers, prepared).searchable for answers in configuration.answers]
         scores = [
             evaluate(
                 trained.model,
@@ -246,6 +261,7 @@ class Runner:
                 device=self.plan.numerics.device,
                 autocast=autocast(self.plan.numerics),
                 tokens=tokens,
+                further=further,
             )
             for tokens in visit(configuration, folder, trained.model)
         ]

@@ -310,6 +310,8 @@ def _refuse_absent_store(uri: str) -> None:
 def _metrics(record: Record, folder: Path) -> list[Metric]:
     now = int(time.time() * 1000)
     metrics = [Metric(f"costs/{name}", float(value), now, 0) for name, value in record.costs.model_dump().items()]
+    for name, count in _counts(record).items():
+        metrics.append(Metric(_named(f"screening/{name}"), float(count), now, 0))
     scores = folder / "scores.parquet"
     table = pq.read_table(scores).to_pandas() if scores.exists() else None
     if table is not None and len(table):
@@ -324,6 +326,17 @@ def _metrics(record: Record, folder: Path) -> list[Metric]:
             if name != "step" and value is not None and math.isfinite(value)
         ]
     return metrics
+
+
+def _counts(record: Record) -> dict[str, int]:
+    """Return what was done to the text of a run, and what of its evaluation is in it, by name."""
+    found: dict[str, int] = {}
+    for place, one in enumerate(record.screening.text if record.screening else ()):
+        held = {"before": one.before, "after": one.after, "overlapping": one.overlapping}
+        found |= {f"text.{place} {one.by}/{name}": count for name, count in held.items() if count is not None}
+    for task in record.screening.items if record.screening else ():
+        found |= {f"items/{task.task}": task.items, f"contaminated/{task.task}": task.contaminated}
+    return found
 
 
 def _parameters(record: Record) -> list[Param]:

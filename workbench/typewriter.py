@@ -28,10 +28,12 @@ class Typewriter:
         prompt: What they begin with.
         spelling: The bytes of every token.
         texts: How many there will be; one alone is shown as it comes.
+        prefix: What the tokenizer puts before every text, and is not shown.
     """
 
-    def __init__(self, prompt: str, spelling: Sequence[bytes], texts: int) -> None:
+    def __init__(self, prompt: str, spelling: Sequence[bytes], texts: int, prefix: str = "") -> None:
         self._prompt, self._spelling, self._texts = prompt, spelling, texts
+        self._hidden = b"" if prompt else prefix.encode()
         self._terminal = sys.stdout.isatty()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a token may end within a character
         if self._live:
@@ -44,7 +46,8 @@ class Typewriter:
     def hear(self, text: int, token: int) -> None:
         """Take in the next token of a text."""
         if self._live:
-            self._put(printable(self._decoder.decode(self._spelling[token])))
+            self._put(printable(self._decoder.decode(self._spelling[token].removeprefix(self._hidden))))
+            self._hidden = b""
 
     def end(self, written: Sequence[str]) -> None:
         """Write what has not been shown yet: the rest of a character, or all texts."""

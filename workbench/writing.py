@@ -271,11 +271,11 @@ def _continued(
     with evaluating(writer.model):
         tokens = extend(
             writer.model,
-            [np.append(tokenizer.end_of_text, begun) for begun in tokenizer.encode_batch(list(prompts))],
+            [tokenizer.begun(begun) for begun in tokenizer.encode_batch(list(prompts))],
             context=writer.context,
             drawing=wanted.drawing,
             streams=streams,
             stop=tokenizer.end_of_text,
             device=writer.device,
         )
-    return [tokenizer.decode(one) for one in tokens]
+    return [tokenizer.decode(one, continued=bool(prompt)) for one, prompt in zip(tokens, prompts, strict=True)]

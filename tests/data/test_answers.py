@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from sentence_pieces import write_folder
 
 from workbench.data.answers import Answers, Examples, Template, read_answers
 from workbench.data.tokenizer import BytePairs, Tokenizer
+from workbench.data.vocabularies import HuggingFaceTokenizer
 from workbench.errors import DataError
 from workbench.identity import canonical, digest
 
@@ -160,3 +162,11 @@ def test_tokens_are_those_of_the_pieces_so_that_none_spans_the_edge_of_an_answer
     examples = read_answers(written(tmp_path, PAIR), tokenizer).training
     pieces = [tokenizer.encode(text) for text in ("User: What is 2 + 2?\n", "Assistant:", " 4")]
     assert np.array_equal(examples.tokens, [*np.concatenate(pieces), tokenizer.end_of_text])
+
+
+def test_only_the_beginning_of_an_example_has_the_space_that_a_tokenizer_puts_before_texts(tmp_path: Path) -> None:
+    spaced = HuggingFaceTokenizer(path=str(write_folder(tmp_path / "theirs"))).train(())
+    examples = read_answers(written(tmp_path, PAIR), spaced).training
+    assert spaced.decode(examples.tokens) == "User: What is 2 + 2?\nAssistant: 4"
+    assert spaced.decode(examples.tokens[examples.scored], continued=True) == " 4"
+    assert examples.sizes.tolist() == [2]

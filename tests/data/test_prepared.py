@@ -126,7 +126,7 @@ def build(data: Data, cache: Path, die_at: str = "never") -> subprocess.Popen[st
 @pytest.mark.parametrize("moment", ["reading", "training a tokenizer", "encoded"])
 def test_a_killed_build_leaves_nothing_and_starts_again(data: Data, tmp_path: Path, moment: str) -> None:
     victim = build(data, tmp_path, die_at=moment)
-    victim.communicate(timeout=60)
+    victim.communicate(timeout=240)
     assert victim.returncode == -signal.SIGKILL
     assert not [path for path in (tmp_path / "data").iterdir() if not path.name.startswith(".")]
     prepared = prepare(data, tmp_path)
@@ -138,7 +138,7 @@ def test_two_processes_build_the_same_cache_once(data: Data, tmp_path: Path) -> 
     builders = [build(data, tmp_path) for _ in range(2)]
     outputs = []
     for builder in builders:
-        output, errors = builder.communicate(timeout=60)
+        output, errors = builder.communicate(timeout=240)
         assert builder.returncode == 0, errors
         outputs.append(output.splitlines())
     assert outputs[0][-1] == outputs[1][-1]

@@ -14,7 +14,7 @@ from workbench.data import prepared, shelves, token_files
 from workbench.data.building import Pace, duration
 from workbench.data.documents import Document, drop_duplicates
 from workbench.data.prepared import Data, prepare
-from workbench.data.shelves import shelve, shelve_distinct, size_of
+from workbench.data.shelves import hashes_of, picked, shelve, shelve_distinct, size_of, sizes_of
 from workbench.data.tokenizer import BytePairs
 
 TEXTS = st.lists(st.text(max_size=30), max_size=20)
@@ -40,8 +40,14 @@ def test_a_shelf_is_a_sequence_of_documents(
     assert list(shelf.chosen(kept)) == chosen
     assert [row.tobytes().hex() for row in shelf.chosen(kept).hashes] == [one.hash for one in chosen]
     assert list(shelf[2:5]) == documents[2:5]
-    if documents:
-        assert shelf[-1] == documents[-1]
+    for held, expected in ((shelf, documents), (shelf.chosen(kept), chosen)):
+        assert [held[place] for place in range(-len(held), len(held))] == 2 * expected
+        assert [held[place].hash for place in range(len(held))] == hashes_of(held) == hashes_of(expected)
+        assert sizes_of(held).tolist() == sizes_of(expected).tolist()
+        with pytest.raises(IndexError):
+            held[len(held)]
+    for documents_or_shelf in (shelf, documents):
+        assert list(picked(documents_or_shelf, kept)) == chosen
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)

@@ -27,7 +27,16 @@ from workbench.data.prepared import Data, prepare
 from workbench.data.pruning import prior, prune
 from workbench.data.ranks import TABLES, Table, halves, read_table, tokenizer_of
 from workbench.data.tokenizer import PATTERNS, BytePairs, Tokenizer
-from workbench.data.vocabularies import Bytes, HuggingFaceTokenizer, Pruned, Tiktoken, pruned
+from workbench.data.vocabularies import (
+    Bytes,
+    HuggingFaceTokenizer,
+    Pruned,
+    Tiktoken,
+    TokenizerChoice,
+    learns,
+    making,
+    pruned,
+)
 from workbench.errors import DataError, MissingExtra
 from workbench.identity import canonical, digest
 
@@ -389,9 +398,10 @@ def test_a_tokenizer_that_changes_text_is_refused(folder: Path, step: str, value
 
 
 def test_other_kinds_of_tokenizers_are_refused(folder: Path, tmp_path: Path) -> None:
+    before = HuggingFaceTokenizer(path=str(folder)).train(())
     edited(folder, lambda described: described["model"].update(byte_fallback=True))
-    with pytest.raises(DataError, match="byte fallback"):
-        HuggingFaceTokenizer(path=str(folder))
+    again = HuggingFaceTokenizer(path=str(folder)).train(())
+    assert again.spelling == before.spelling  # byte-level tokens have nothing to fall back on
     edited(folder, lambda described: described["model"].update(type="WordPiece"))
     with pytest.raises(DataError, match="WordPiece"):
         HuggingFaceTokenizer(path=str(folder), vocabulary=400).train(())
@@ -405,3 +415,33 @@ def test_other_kinds_of_tokenizers_are_refused(folder: Path, tmp_path: Path) -> 
 def test_a_declared_vocabulary_that_is_too_small_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="more tokens than declared"):
         HuggingFaceTokenizer(path=str(folder), vocabulary=300).train(())
+
+
+def test_how_a_tokenizer_comes_about_is_said_as_it_is(tmp_path: Path) -> None:
+    reader = BytePairs(vocabulary=300).train(["We the people of these states."] * 3)
+    reader.publish(tmp_path, 32)
+    held: list[tuple[TokenizerChoice, str, bool]] = [
+        (BytePairs(vocabulary=2048), "training a tokenizer of 2,048 tokens on 1,200 documents", True),
+        (Tiktoken(name="gpt2", vocabulary=50_304), "reading the vocabulary gpt2 of 50,304 tokens", False),
+        (Pruned(), "pruning the vocabulary cl100k_base to 32,000 tokens by what 1,200 documents need", True),
+        (Bytes(), "taking bytes as tokens: no tokenizer is trained", False),
+        (
+            HuggingFaceTokenizer(path=str(tmp_path), vocabulary=300),
+            f"reading the tokenizer of 300 tokens in {tmp_path}",
+            False,
+        ),
+    ]
+    for choice, said, learnt in held:
+        assert (making(choice, 1200), learns(choice)) == (said, learnt)
+
+
+def test_what_is_prepared_tells_the_truth_about_its_tokenizer_and_gives_it_no_text_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.txt").write_text("\n<|endoftext|>\n".join(f"It is day {number}." for number in range(60)))
+    corpus, told = Files(path=str(tmp_path / "corpus.txt")), list[str]()
+    monkeypatch.setattr("workbench.data.prepared._sample", lambda documents: pytest.fail("nothing learns from it"))
+    made = prepare(Data(corpus=corpus, tokenizer=Bytes(), held_out=0.2), tmp_path / "cache", told.append)
+    assert made.tokenizer.vocabulary == 257
+    assert not any("training a tokenizer" in line for line in told)
+    assert any("taking bytes as tokens" in line for line in told)

@@ -15,13 +15,14 @@ from workbench.configuration import Configuration
 from workbench.data.benchmarks import Benchmark
 from workbench.errors import DataError, PlanError
 from workbench.estimating import _evaluated_tokens
-from workbench.evaluation.tasks import BenchmarkItems, Evaluation, SwappedWords
+from workbench.evaluation.tasks import BenchmarkItems, BitsPerByte, Evaluation, SwappedWords
 from workbench.planning import Plan, plan
 from workbench.records import Numerics
 from workbench.results import Results
 from workbench.running import Runner
 from workbench.session import decide, open_session
 from workbench.sweep import Arm, Metric, Sweep
+from workbench.training.recipe import Pretraining
 
 METRIC = "def brier(item, log_probabilities):\n    return float(len(log_probabilities)) + len(item.name) / 100\n"
 PRIMARY = 'Metric(name="blimp/margin", smallest_effect=0.25)'
@@ -133,3 +134,16 @@ def test_the_estimate_counts_items_examples_and_what_is_written(tmp_path: Path) 
     assert alone > 0
     assert tokens("mmlu", shots=1, files={"examples": write(tmp_path, "mmlu")}) == 2 * alone
     assert tokens("gsm8k", tokens=100) - tokens("gsm8k", tokens=50) == 50 * len(ROWS["gsm8k"])
+
+
+def test_the_estimate_counts_every_weight_on_the_way_in_the_first_view_of_each_task() -> None:
+    def tokens(trajectory: int, **views: object) -> float:
+        tasks = (BitsPerByte.model_validate({"documents": 3, **views}), SwappedWords(items=5))
+        evaluation = Evaluation(tasks=tasks, trajectory=trajectory)
+        stage = Pretraining(tokens=200_000, checkpoints=4)
+        return _evaluated_tokens(Configuration(architecture=tiny(), stages=(stage,), evaluation=evaluation))
+
+    end, wide = tokens(0), tokens(0, contexts=(2,), exits=(1,))
+    assert wide > end
+    assert tokens(3) == pytest.approx(4 * end)
+    assert tokens(3, contexts=(2,), exits=(1,)) == pytest.approx(wide + 3 * end)

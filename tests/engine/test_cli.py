@@ -58,6 +58,7 @@ OPTIONS = {  # frozen: scripts and papers depend on these words
     "data": ["--corpus", "--home"],
     "doctor": ["--home"],
     "evaluate": [
+        "--against",
         "--batch",
         "--corpus",
         "--device",
@@ -371,7 +372,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(sweep_file: Path) -> None:
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    told, complained = process.communicate(timeout=60)
+    told, complained = process.communicate(timeout=240)
     assert process.returncode == 130, complained
     assert "To go on: workbench run" in told
     done = len(list(runs.glob("*/record.json")))

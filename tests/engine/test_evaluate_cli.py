@@ -108,6 +108,32 @@ def test_asked_again_a_model_replaces_what_it_had_and_keeps_the_rest(
         run("evaluate", published / "b", "--tasks", pairs, "--out", tmp_path, "--name", "a")
 
 
+def test_items_of_a_text_that_is_named_are_flagged_and_analysed_apart(
+    run: Callable[..., str], published: Path, tmp_path: Path
+) -> None:
+    pairs, out = f"blimp={published / 'pairs.jsonl'}", tmp_path / "out"
+    seen = tmp_path / "seen.txt"
+    seen.write_text("It is known that the ships sail home 2, as they did before.\n")
+    first = run("evaluate", published / "a", "--tasks", pairs, "--out", out, "--against", seen)
+    assert "contaminated" in first
+    table = pq.read_table(out / "scores.parquet").to_pylist()
+    rows = json.loads((published / "pairs.jsonl").read_text().splitlines()[2])
+    assert rows["sentence_good"] == "The ships sail home 2."
+    assert {row["item"] for row in table if row["flags"]} == {"kind_0/2"}
+    second = run("evaluate", published / "b", "--tasks", pairs, "--out", out)
+    assert "contaminated" not in second
+    told = run("analyze", out / "scores.parquet", "--baseline", "a", "--metric", "blimp/accuracy")
+    assert "without contaminated items" in told
+    assert "1 of 12 items" in told
+    summary = json.loads((out / "summary.json").read_text())
+    assert [len(one["searched"]) for one in summary["models"]] == [1, 0]
+    ids = {row["variant"]: row["score_id"] for row in pq.read_table(out / "scores.parquet").to_pylist()}
+    run("evaluate", published / "a", "--tasks", pairs, "--out", out)
+    again = pq.read_table(out / "scores.parquet").to_pylist()
+    assert not any(row["flags"] for row in again)
+    assert ids["a"] not in {row["score_id"] for row in again}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -118,6 +144,8 @@ def test_asked_again_a_model_replaces_what_it_had_and_keeps_the_rest(
         (["--tasks", "blimp={pairs}", "--few-shot", "3"], "no task shows examples"),
         (["--tasks", "blimp={pairs}", "--examples", "mmlu=x"], "what is not asked"),
         (["--tasks", "blimp={pairs},blimp={pairs}"], "cannot be asked so"),
+        (["--tasks", "blimp={pairs}", "--against", "absent.txt"], "absent.txt"),
+        (["--tasks", "swapped_words", "--against", "absent.txt"], "no task has items to search for"),
     ],
 )
 def test_a_mistake_is_told_in_words(words: list[str], told: str, run: Callable[..., str], published: Path) -> None:

@@ -337,3 +337,14 @@ def test_a_text_on_a_terminal_comes_by_tokens_and_cannot_steer_it(
         seen.append(capsys.readouterr().out)
     shown.end(["ignored"])
     assert [*seen, capsys.readouterr().out] == ["\ufffdThe ", "", "ż a", "\ufffd[2J\ufffd", "", "\ufffd\n"]
+
+
+@pytest.mark.parametrize(("prompt", "shown"), [("", "home, home"), ("the", "the home, home")])
+def test_the_space_that_a_tokenizer_puts_before_texts_is_not_shown(
+    prompt: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    writing = typewriter.Typewriter(prompt, [b" home", b","], 1, prefix=" ")
+    for token in (0, 1, 0):
+        writing.hear(0, token)
+    assert capsys.readouterr().out == shown

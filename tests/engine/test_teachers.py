@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from sentence_pieces import write_folder
 
 from architectures.exchange import export_model
 from architectures.feedforward import SwiGLU
@@ -15,6 +17,7 @@ from tests.engine.test_training import NUMERICS, SMALL, job
 from workbench.data.corpora import Files
 from workbench.data.prepared import Data, Prepared, prepare
 from workbench.data.tokenizer import BytePairs
+from workbench.data.vocabularies import HuggingFaceTokenizer
 from workbench.errors import DataError
 from workbench.identity import digest
 from workbench.records import Seeds
@@ -100,6 +103,7 @@ def test_what_identifies_a_teacher_is_its_content_and_not_its_path(folder: Path,
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+    os.utime(weights, ns=(1, 1))  # the clock of files may not have ticked
     assert digest(HuggingFace(path=str(moved))) != before
 
 
@@ -143,3 +147,20 @@ def test_a_folder_without_a_trained_model_and_one_that_does_not_say_what_it_is_a
     with pytest.raises(DataError, match="does not say what it is") as refused:
         refuse_unusable(TrainedModel(path=str(tmp_path / "model")))
     assert refused.value.details["got"] == "no data"
+
+
+def test_a_teacher_whose_texts_begin_with_a_token_reads_documents_after_it(corpus: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    place = write_folder(tmp_path / "llama")
+    sizes = {"vocab_size": 360, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, initializer_range=0.5)).save_pretrained(place)
+    student = Data(corpus=Files(path=str(corpus)), tokenizer=HuggingFaceTokenizer(path=str(place)), held_out=0.2)
+    data = prepare(student, tmp_path / "cache")
+    assert data.tokenizer.end_of_text == 2
+    said = load(HuggingFace(path=str(place)), data, NUMERICS)
+    theirs = LlamaForCausalLM.from_pretrained(place).eval()
+    with torch.no_grad():
+        for first, read in ((2, 1), (300, 300)):  # <s> is read for </s>, and a window within a document as it is
+            expected = theirs(input_ids=torch.tensor([[read, 310, 2, 320]])).logits
+            torch.testing.assert_close(said.logits(torch.tensor([[first, 310, 2, 320]]), 0), expected)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sentence_pieces import write_folder
 from typer.testing import CliRunner
 
 from architectures.accounting import flops_per_token, parameters
@@ -59,6 +60,13 @@ def test_a_trained_tokenizer_is_used_in_sweeps_and_by_transformers(typed: Typed,
     shown = typed("show", "mine", str(corpus))
     assert "400 tokens; end_of_text is 0; 0 tokens that no text can have" in shown
     assert shown.splitlines()[-1].endswith("yes")
+
+
+def test_a_tokenizer_in_the_style_of_sentencepiece_is_shown(typed: Typed, corpus: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "llama")
+    shown = typed("show", "llama", str(corpus))
+    assert "360 tokens; end_of_text is 2; " in shown
+    assert "yes" in shown.splitlines()[-2] + shown.splitlines()[-1]
 
 
 def test_the_examples_of_the_help_can_be_typed_as_they_stand(

@@ -61,7 +61,10 @@ class Spelling:
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         return [np.array([WORDS.index(word) for word in text.split()], np.int64) for text in texts]
 
-    def decode(self, tokens: np.ndarray) -> str:
+    def begun(self, tokens: np.ndarray) -> np.ndarray:
+        return np.append(self.end_of_text, tokens)
+
+    def decode(self, tokens: np.ndarray, *, continued: bool) -> str:
         return "".join(f" {WORDS[token]}" for token in tokens)
 
 

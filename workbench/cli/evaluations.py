@@ -43,6 +43,13 @@ Protocol = Annotated[
 IncludePath = Annotated[
     Path | None, typer.Option(help="Folder of task definitions for lm_eval:NAME, before the harness's own.")
 ]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Text that the model may have learned from, as FILE, FOLDER or GLOB: items found in it are flagged, like "
+        "those in its own training text, and analyze shows results without them too; repeatable."
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="What results call the model; its arm or folder unless told.")]
 Out = Annotated[
     Path | None, typer.Option(help="Folder for scores.parquet and summary.json, shared by models to be compared.")
@@ -60,6 +67,7 @@ def evaluate(
     items: Items = None,
     protocol: Protocol = "lm-eval",
     include_path: IncludePath = None,
+    against: Against = None,
     name: Name = None,
     out: Out = None,
     format: Format = "table",
@@ -89,6 +97,7 @@ def evaluate(
         protocol=protocol,
         examples=examples,
         include_path=None if include_path is None else str(include_path),
+        against=against,
     )
     store = Store(home)
     askable = open_asked(model, store, corpus=corpus)

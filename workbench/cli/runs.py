@@ -126,7 +126,7 @@ def generate(
             "the model has no such exit", where="--exit", expected=f"1 to {opened.architecture.layers}", got=exit
         )
     placed = resolve_device(device)
-    typewriter = Typewriter(prompt, opened.tokenizer.spelling, samples)
+    typewriter = Typewriter(prompt, opened.tokenizer.spelling, samples, opened.tokenizer.prefix)
     texts = write(
         opened.model.to(placed),
         opened.tokenizer,

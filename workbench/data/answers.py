@@ -173,9 +173,19 @@ def read_answers(answers: Answers, tokenizer: Tokenizer) -> Split:
     return _read(answers, answers.source_hash(), tokenizer)
 
 
-@lru_cache(maxsize=4)
-def _read(answers: Answers, source: str, tokenizer: Tokenizer) -> Split:
-    path = Path(answers.path).expanduser()
+def read_said(answers: Answers) -> dict[str, str]:
+    """Return what the distinct examples of a file say, turn after turn and without a template, by their hash in hex.
+
+    Raises:
+        DataError: with file and line, for what cannot be read; if there is no example.
+    """
+    turns, _ = _distinct(Path(answers.path).expanduser(), answers.source_hash())
+    return {name: "\n".join(turn.content for turn in said) for name, (_, said) in turns.items()}
+
+
+@lru_cache(maxsize=2)
+def _distinct(path: Path, source: str) -> tuple[dict[str, tuple[int, list[Turn]]], int]:
+    """Return (line, turns) of every distinct example by its hash, and how many lines there are."""
     turns: dict[str, tuple[int, list[Turn]]] = {}
     read = 0
     for number, place, row in json_lines(path, '{"prompt": "...", "answer": "..."}'):
@@ -183,6 +193,12 @@ def _read(answers: Answers, source: str, tokenizer: Tokenizer) -> Split:
         turns.setdefault(hashlib.sha256(json.dumps(said).encode()).hexdigest(), (number, said))
     if not turns:
         raise DataError("a file of examples is empty", where=path, expected="at least one example", got="none")
+    return turns, read
+
+
+@lru_cache(maxsize=4)
+def _read(answers: Answers, source: str, tokenizer: Tokenizer) -> Split:
+    turns, read = _distinct(Path(answers.path).expanduser(), source)
     examples = _tokenise(turns, answers.template, tokenizer)
     held = np.array([is_held_out(one, answers.held_out) for one in turns])
     return Split(examples.kept(np.flatnonzero(~held)), examples.kept(np.flatnonzero(held)), read - len(turns))
@@ -190,10 +206,12 @@ def _read(answers: Answers, source: str, tokenizer: Tokenizer) -> Split:
 
 def _tokenise(turns: dict[str, tuple[int, list[Turn]]], template: Template, tokenizer: Tokenizer) -> Examples:
     pieces = [[piece for turn in said for piece in template.pieces(turn)] for _, said in turns.values()]
-    encoded = iter(tokenizer.encode_batch([piece.text for example in pieces for piece in example]))
+    first = iter(tokenizer.encode_batch([example[0].text for example in pieces]))
+    rest = iter(tokenizer.encode_batch([one.text for example in pieces for one in example[1:]], continued=True))
     tokens, scored, lengths = [], [], []
     for example in pieces:
-        parts = [_ended(next(encoded), piece.answer, tokenizer.end_of_text) for piece in example]
+        end = tokenizer.end_of_text
+        parts = [_ended(next(rest if number else first), one.answer, end) for number, one in enumerate(example)]
         tokens += parts
         scored += [np.full(len(part), piece.answer) for part, piece in zip(parts, example, strict=True)]
         lengths.append(sum(map(len, parts)))

@@ -154,6 +154,15 @@ def decontaminate(
     return kept
 
 
+def overlapping_documents(spec: Decontamination, documents: Sequence[Document]) -> set[int]:
+    """Return the numbers of the documents that share words with an item of a benchmark.
+
+    Raises:
+        DataError: if a benchmark cannot be read.
+    """
+    return {hit.document for found in _search(spec, documents)[1] for hit in found}
+
+
 def read_contamination(folder: Path) -> Contamination | None:
     """Return what was found in the prepared data in a folder of the cache; None where nothing was searched for.
 

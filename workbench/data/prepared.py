@@ -29,7 +29,7 @@ from workbench.data.shelves import Shelf, shelve, shelve_distinct, size_of
 from workbench.data.splits import is_held_out
 from workbench.data.token_files import TokenFile, Written, read_tokens, write_tokens
 from workbench.data.tokenizer import BytePairs, Tokenizer
-from workbench.data.vocabularies import TokenizerChoice
+from workbench.data.vocabularies import TokenizerChoice, learns, making
 from workbench.errors import DataError, StoreError
 from workbench.identity import Spec, added, canonical, digest, setting
 
@@ -60,7 +60,8 @@ class Data(Spec):
         passages: Training documents are cut to passages of about so many bytes, between paragraphs or lines, after the
             split: what is filtered, shuffled and followed by end_of_text is then a passage. None leaves them whole.
         filters: Which of the training documents, or passages, are kept; each filter sees what those before it left.
-        decontamination: What becomes of training documents that overlap with benchmarks, after all filters.
+        decontamination: What becomes of training documents that overlap with benchmarks, after all filters, and of
+            examples for fine-tuning (`taught`).
         order: In which order pretraining reads the training documents; no part of the prepared files.
     """
 
@@ -138,6 +139,7 @@ class Prepared:
         facts: Counts.
         order: In which order pretraining reads `train`.
         folder: Where the files lie, and what is measured of them later; None where they lie in memory only.
+        decontamination: What the data declare of text that overlaps with benchmarks; done to `train` already.
     """
 
     key: str
@@ -147,6 +149,7 @@ class Prepared:
     facts: Facts
     order: Order = SHUFFLED
     folder: Path | None = None
+    decontamination: Decontamination | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -182,7 +185,7 @@ def prepare(data: Data, cache: Path, report: Report | None = None) -> Prepared:
                 got=error.strerror or str(error),
                 fix="free some space, or name another runtime folder with --home FOLDER or WORKBENCH_HOME",
             ) from None
-    return replace(_load(key, folder), order=data.order)
+    return replace(_load(key, folder), order=data.order, decontamination=data.decontamination)
 
 
 def folder_of(key: str, cache: Path) -> Path:
@@ -246,9 +249,9 @@ def _build(data: Data, part: Path, cache: Path, report: Report) -> None:
     report("reading the corpus")
     documents, duplicates = _read(data.corpus, part / "documents.arrow", cache, report)
     apart, held_out = _sides(data, documents, part, cache, report)
-    report(f"training a tokenizer of {data.tokenizer.vocabulary:,} tokens on {len(apart):,} documents")
+    report(making(data.tokenizer, len(apart)))
     # from all of them, before any is cut or dropped: arms that choose their text differently share one tokenizer
-    tokenizer = data.tokenizer.train(_sample(apart))
+    tokenizer = data.tokenizer.train(_sample(apart) if learns(data.tokenizer) else [])
     tokenizer.save(part / "tokenizer.json")
     training = _chosen(data, apart, part, report)
     sources = parts_of(data.corpus)

@@ -43,10 +43,13 @@ class Shelf(Sequence[Document]):
     def __getitem__(self, place: slice) -> Shelf: ...
 
     def __getitem__(self, place: int | slice) -> Document | Shelf:
-        numbers = np.arange(len(self))[place]
         if isinstance(place, slice):
-            return self.chosen(numbers)
-        return next(iter(self.chosen(np.array([numbers]))))
+            return self.chosen(np.arange(len(self))[place])
+        number = range(len(self))[place]
+        row = int(self._rows[number])
+        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
+        held, at = self._batches[batch], row - int(self._starts[batch])
+        return self._document(number, [held.column(name)[at].as_py() for name in _SCHEMA.names])
 
     def __iter__(self) -> Iterator[Document]:
         batches = np.searchsorted(self._starts, self._rows, side="right") - 1
@@ -63,9 +66,12 @@ class Shelf(Sequence[Document]):
         rows = pa.array(self._rows[start:stop] - self._starts[batch])
         columns = [self._batches[batch].column(name).take(rows).to_pylist() for name in _SCHEMA.names]
         for number, fields in enumerate(zip(*columns, strict=True), start=start):
-            document = Document(*fields)
-            document.__dict__["hash"] = self.hashes[number].tobytes().hex()  # where `cached_property` keeps it
-            yield document
+            yield self._document(number, fields)
+
+    def _document(self, number: int, fields: Iterable[str]) -> Document:
+        document = Document(*fields)
+        document.__dict__["hash"] = self.hashes[number].tobytes().hex()  # where `cached_property` keeps it
+        return document
 
 
 def shelve(documents: Iterable[Document], path: Path) -> Shelf:
@@ -104,9 +110,28 @@ def shelve_distinct(documents: Iterable[Document], path: Path) -> tuple[Shelf, i
 
 def size_of(documents: Sequence[Document]) -> int:
     """Return the UTF-8 bytes of documents."""
+    return int(sizes_of(documents).sum())
+
+
+def sizes_of(documents: Sequence[Document]) -> np.ndarray:
+    """Return the UTF-8 bytes of each document, int64[documents]."""
     if isinstance(documents, Shelf):
-        return int(documents.sizes.sum())
-    return sum(len(document.text.encode()) for document in documents)
+        return documents.sizes
+    return np.array([len(document.text.encode()) for document in documents], np.int64)
+
+
+def hashes_of(documents: Sequence[Document]) -> list[str]:
+    """Return the SHA-256 of the text of each document in hex, without a look at it where it is known."""
+    if isinstance(documents, Shelf):
+        return [row.tobytes().hex() for row in documents.hashes]
+    return [document.hash for document in documents]
+
+
+def picked(documents: Sequence[Document], keep: np.ndarray) -> Sequence[Document]:
+    """Return some documents, bool[documents]: on disk where they lie there, else as a list."""
+    if isinstance(documents, Shelf):
+        return documents.chosen(keep)
+    return [document for document, kept in zip(documents, keep.tolist(), strict=True) if kept]
 
 
 def _batch(documents: list[Document]) -> pa.RecordBatch:

@@ -1,8 +1,9 @@
 """Tokenizers: how text becomes tokens, as a declaration, and the trained tokenizer that does it.
 
 Promises that every UTF-8 text comes back byte for byte, that the same training text gives the same tokenizer, and that
-the text `<|endoftext|>` inside a document is text: the token of that name is only ever put between documents. What
-other vocabularies there are stands in `workbench.data.vocabularies`.
+the text `<|endoftext|>` inside a document is text: the token of that name is only ever put between documents. Tokens
+are byte-level, or characters with bytes to fall back on (`workbench.data.byte_fallback`). What other vocabularies there
+are stands in `workbench.data.vocabularies`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ ENCODED_CHARACTERS = 2048  # measured: long texts encode 1.6 times as fast when 
 BEFORE_SPACE = re.compile(r"(?<=\S)[ \n]")
 # every one of PATTERNS begins a token with a space before a letter, and lets none go on from a letter to a space
 BETWEEN_WORDS = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
+# no token of SentencePiece has a space after anything else; where one has, no text is cut
+AFTER_WORD = re.compile(r"(?<=[^ ]) ")
+BYTE_NAMES = {f"<0x{byte:02X}>": byte for byte in range(256)}  # how bytes that are fallen back on are written
+PREFIXED = {"type": "Prepend", "prepend": " "}  # the one normalizer that loses nothing: `decode` takes it back
 # What no merge crosses, by the vocabulary that came with it. Written for Oniguruma, which has no possessive interval;
 # they cut as tiktoken's do, which are written to be fast.
 PATTERNS = {
@@ -71,14 +76,23 @@ class Tokenizer:
     Attributes:
         vocabulary: The declared number of tokens: every id is below it, though a small corpus may not fill it.
         end_of_text: The id that follows every document.
+        begin_of_text: The id before every text that the model of others was trained on, where that is not the
+            end_of_text of the text before; None for every model of ours.
+        prefix: What is put before a text: a space, or nothing. It belongs to the first token, is no part of the text,
+            and where a text goes on (`continued`) there is none.
     """
 
     def __init__(self, model: tokenizers.Tokenizer, vocabulary: int) -> None:
         model.encode_special_tokens = True  # "<|endoftext|>" in a document is thirteen characters, not the end of it
+        self.prefix = " " if _described(model.normalizer) == PREFIXED else ""
+        if self.prefix:
+            model.normalizer = None  # it would stand before every piece of a long text
         self._model = model
+        self._falls_back = _falls_back(model)
         self._boundary = _boundary(model)
         self.vocabulary = vocabulary
         self.end_of_text = int(model.get_vocab()[END_OF_TEXT])
+        self.begin_of_text: int | None = None
 
     @classmethod
     def load(cls, path: Path, vocabulary: int) -> Tokenizer:
@@ -94,7 +108,10 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Write the tokenizer in the JSON format of the `tokenizers` library, which `transformers` reads too."""
-        self._model.save(str(path))
+        if self.prefix:
+            path.write_text(json.dumps(self._written(), ensure_ascii=False), encoding="utf-8")
+        else:
+            self._model.save(str(path))
 
     def publish(self, folder: Path, context: int) -> tuple[Path, Path]:
         """Write it into a folder, made if need be, for `transformers.AutoTokenizer.from_pretrained`; return the files.
@@ -106,8 +123,8 @@ class Tokenizer:
             folder: Where, beside the model's config.json if there is one.
             context: The longest sequence of the model, in tokens.
         """
-        described = json.loads(self._model.to_str())
-        described["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        described = self._written()
+        described["decoder"] = self._decoder()
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": END_OF_TEXT,
@@ -121,6 +138,18 @@ class Tokenizer:
         for path, written in zip(paths, (described, settings), strict=True):
             path.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return paths
+
+    def _written(self) -> dict[str, Any]:
+        described: dict[str, Any] = json.loads(self._model.to_str())
+        return {**described, "normalizer": PREFIXED} if self.prefix else described
+
+    def _decoder(self) -> dict[str, Any]:
+        steps: list[dict[str, Any]] = [{"type": "ByteFallback"}, {"type": "Fuse"}]
+        if not self._falls_back:
+            steps = [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]
+        if self.prefix:
+            steps.append({"type": "Strip", "content": self.prefix, "start": 1, "stop": 0})
+        return {"type": "Sequence", "decoders": steps} if len(steps) > 1 else steps[0]
 
     @property
     def learned(self) -> int:
@@ -136,40 +165,66 @@ class Tokenizer:
         """Return the ids of tokens that no text has: merges do not make them of their own bytes."""
         special = self._model.get_added_tokens_decoder()
         made = self._model.model.tokenize
+        fallen = BYTE_NAMES if self._falls_back else {}
         return [
             token
             for piece, token in self.pieces.items()
-            if token not in special and [one.id for one in made(piece)] != [token]
+            # of a character that takes several bytes, there is always another that has this one
+            if token not in special and fallen.get(piece, 0) < 128
+            if [one.id for one in made(chr(fallen[piece]) if piece in fallen else piece)] != [token]
         ]
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str, *, continued: bool = False) -> np.ndarray:
         """Return the tokens of `text`, int64[tokens], without an end_of_text."""
-        return self.encode_batch([text])[0]
+        return self.encode_batch([text], continued=continued)[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the tokens of each text, int64[tokens], using every core that RAYON_NUM_THREADS allows."""
-        pieces = [list(_pieces(text, self._boundary)) for text in texts]
+    def encode_batch(self, texts: Sequence[str], *, continued: bool = False) -> list[np.ndarray]:
+        """Return the tokens of each text, int64[tokens], using every core that RAYON_NUM_THREADS allows.
+
+        Args:
+            texts: Any.
+            continued: Whether each goes on from text before it, so that no `prefix` is put before it.
+        """
+        prefix = "" if continued else self.prefix
+        pieces = [list(_pieces(prefix + text if text else text, self._boundary)) for text in texts]
         encoded = iter(self._model.encode_batch_fast([piece for cut in pieces for piece in cut]))
         return [np.concatenate([np.asarray(next(encoded).ids, np.int64) for _ in cut]) for cut in pieces]
 
-    def decode(self, tokens: Any) -> str:
-        """Return the text of a sequence of ids; bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
-        return b"".join(self.spelling[token] for token in np.asarray(tokens).tolist()).decode(errors="replace")
+    @property
+    def first(self) -> int:
+        """The id from which a document begins: begin_of_text, or else end_of_text."""
+        return self.end_of_text if self.begin_of_text is None else self.begin_of_text
+
+    def begun(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the tokens of a document after the one from which it begins, int64[tokens + 1]."""
+        return np.append(np.int64(self.first), tokens)
+
+    def decode(self, tokens: Any, *, continued: bool = False) -> str:
+        """Return the text of a sequence of ids; bytes that are not UTF-8 (a character cut in two) become U+FFFD.
+
+        Args:
+            tokens: Those of a text from its beginning, or of the rest of one.
+            continued: Whether they are the rest, so that a space before them is text and no `prefix`.
+        """
+        found = b"".join(self.spelling[token] for token in np.asarray(tokens).tolist())
+        return (found if continued else found.removeprefix(self.prefix.encode())).decode(errors="replace")
 
     @cached_property
     def spelling(self) -> tuple[bytes, ...]:
         """The bytes that each id stands for, (vocabulary,); empty for end_of_text and for ids that no text has.
 
-        Bytes and not text: a token may end within a character.
+        Bytes and not text: a token may end within a character. Those of a text's tokens are its `prefix` and its bytes.
         """
         byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
         added = self._model.get_added_tokens_decoder()
         table = [b""] * self.vocabulary
         for piece, token in self._model.get_vocab().items():
-            if token not in added:
+            if token in added:  # those that are not special are looked for in the text as it is
+                table[token] = b"" if added[token].special else piece.encode()
+            elif not self._falls_back:
                 table[token] = bytes(byte_of[character] for character in piece)
-            elif not added[token].special:
-                table[token] = piece.encode()  # looked for in the text as it is
+            else:
+                table[token] = bytes([BYTE_NAMES[piece]]) if piece in BYTE_NAMES else piece.encode()
         return tuple(table)
 
 
@@ -179,9 +234,38 @@ def parsed(written: str, vocabulary: int, place: Path) -> Tokenizer:
     Raises:
         DataError: if it is damaged.
     """
+    model = _opened(written, place)
+    if END_OF_TEXT not in model.get_vocab():
+        raise DataError("a tokenizer cannot be read", where=place, expected=f"a token {END_OF_TEXT}", got="none")
+    return Tokenizer(model, vocabulary)
+
+
+def as_written_today(written: str, place: Path) -> dict[str, Any]:
+    """Return what a tokenizer.json says, as the installed version of the library would write it.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    described: dict[str, Any] = json.loads(_opened(written, place).to_str())
+    return described
+
+
+def leading(written: str, place: Path) -> int | None:
+    """Return the special token that a tokenizer.json says to put before a text; None where it says none.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    model = _opened(written, place)
+    bare, whole = (model.encode("a", add_special_tokens=added).ids for added in (False, True))
+    return int(whole[0]) if len(whole) > len(bare) and whole[: len(bare)] != bare else None
+
+
+def _opened(written: str, place: Path) -> tokenizers.Tokenizer:
     library = _library()
     try:
-        return Tokenizer(library.Tokenizer.from_str(written), vocabulary)
+        model: tokenizers.Tokenizer = library.Tokenizer.from_str(written)
+        return model
     except Exception as error:  # the library raises nothing more precise
         raise DataError("a tokenizer cannot be read", where=place, got=str(error).splitlines()[0]) from None
 
@@ -234,12 +318,28 @@ def _pieces(text: str, boundary: re.Pattern[str] | None) -> Iterator[str]:
 
 def _boundary(model: tokenizers.Tokenizer) -> re.Pattern[str] | None:
     """Return where a text may be cut; None where nothing is known of the pattern."""
+    if _falls_back(model):
+        return AFTER_WORD if model.normalizer is None and _parts_at_spaces(model) else None
     if model.normalizer is not None or not all(token.special for token in model.get_added_tokens_decoder().values()):
         return None
     steps = _steps(model.pre_tokenizer)
     if [step["type"] for step in steps] == ["ByteLevel"] and steps[0]["use_regex"]:
         return BEFORE_SPACE
     return BETWEEN_WORDS if [step["type"] for step in steps] == ["Split", "ByteLevel"] and _is_known(steps) else None
+
+
+def _parts_at_spaces(model: tokenizers.Tokenizer) -> bool:
+    """Whether no token goes on from a word, or from what its neighbours are, to a space."""
+    added = model.get_added_tokens_decoder()
+    if any(token.single_word and not token.special for token in added.values()):
+        return False  # what stands beside one would matter
+    words = all(step["type"] == "Split" and step["pattern"] == {"String": " "} for step in _steps(model.pre_tokenizer))
+    found = (piece for piece, token in model.get_vocab().items() if token not in added or not added[token].special)
+    return words and not any(map(AFTER_WORD.search, found))
+
+
+def _falls_back(model: tokenizers.Tokenizer) -> bool:
+    return bool(getattr(model.model, "byte_fallback", False))
 
 
 def _is_known(steps: Sequence[Mapping[str, Any]]) -> bool:
@@ -249,10 +349,15 @@ def _is_known(steps: Sequence[Mapping[str, Any]]) -> bool:
 
 def _steps(pre_tokenizer: Any) -> list[dict[str, Any]]:
     """Return how text is cut before anything is joined: each step as the library writes it to a file."""
-    if pre_tokenizer is None:
+    described = _described(pre_tokenizer)
+    if described is None:
         return []
-    described: dict[str, Any] = json.loads(pre_tokenizer.__getstate__())
     return list(described["pretokenizers"]) if described["type"] == "Sequence" else [described]
+
+
+def _described(step: Any) -> dict[str, Any] | None:
+    """Return a normalizer or pre-tokenizer as the library writes it to a file; None where there is none."""
+    return None if step is None else dict(json.loads(step.__getstate__()))
 
 
 def _byte_characters() -> list[str]:

@@ -115,7 +115,9 @@ class Pruned(Spec):
 class HuggingFaceTokenizer(Spec):
     """A tokenizer in the format of Hugging Face; its content is identity, the place where it lies is not.
 
-    Byte-level byte-pair encoding that changes no text, as GPT-2's, Llama 3's or one that `workbench tokenizer` wrote.
+    Byte-pair encoding that changes no text: byte-level, as GPT-2's, Llama 3's or one that `workbench tokenizer` wrote,
+    or with byte fallback, as that of Llama 2, TinyLlama, Mistral or Gemma, which write a space as `▁`: a `▁` in a text
+    becomes its three bytes here, and comes back.
 
     Attributes:
         path: A `tokenizer.json`, or a folder with one, as `save_pretrained` writes it. Nothing is downloaded.
@@ -164,6 +166,31 @@ TokenizerChoice = Annotated[
     Annotated[BytePairs | Bytes | Tiktoken | HuggingFaceTokenizer | Pruned, Field(discriminator="kind")],
     BeforeValidator(_kind),
 ]
+
+
+def learns(choice: TokenizerChoice) -> bool:
+    """Whether a tokenizer is made of the training documents, and not only read or written down."""
+    return isinstance(choice, BytePairs | Pruned)
+
+
+def making(choice: TokenizerChoice, documents: int) -> str:
+    """Say how a tokenizer comes about, given the number of training documents.
+
+    >>> making(BytePairs(vocabulary=2048), 1200)
+    'training a tokenizer of 2,048 tokens on 1,200 documents'
+    >>> making(Tiktoken(name="gpt2"), 1200)
+    'reading the vocabulary gpt2 of 50,257 tokens'
+    """
+    if isinstance(choice, BytePairs):
+        return f"training a tokenizer of {choice.vocabulary:,} tokens on {documents:,} documents"
+    if isinstance(choice, Pruned):
+        base = choice.base.name
+        return f"pruning the vocabulary {base} to {choice.vocabulary:,} tokens by what {documents:,} documents need"
+    if isinstance(choice, Tiktoken):
+        return f"reading the vocabulary {choice.name} of {choice.vocabulary:,} tokens"
+    if isinstance(choice, HuggingFaceTokenizer):
+        return f"reading the tokenizer of {choice.vocabulary:,} tokens in {choice.path}"
+    return "taking bytes as tokens: no tokenizer is trained"
 
 
 def pruned(choice: Pruned, texts: Iterable[str]) -> tuple[Tokenizer, int, int]:

@@ -1,9 +1,10 @@
 """Our models, as lm-evaluation-harness asks any model: log-probabilities of continuations, of texts, and writing.
 
 Imported only where the harness is installed. Promises the tokens that the harness's own model of Hugging Face (`HFLM`,
-0.4.13) would score: no token before a context, an end_of_text in place of an empty one, contexts cut from the left,
-texts in windows that do not overlap but for the last. Refuses drawing among the likeliest share of probability
-(`top_p`), several beams, and chat templates, which it does not have.
+0.4.13) would score: no token before a context unless the model's texts begin with one, an end_of_text in place of an
+empty one, contexts cut from the left, texts in windows that do not overlap but for the last. What is written keeps the
+space before it, where the library takes one away from a tokenizer in the style of SentencePiece. Refuses drawing among
+the likeliest share of probability (`top_p`), several beams, and chat templates, which it does not have.
 """
 
 from __future__ import annotations
@@ -83,11 +84,14 @@ class Adapter(LM):  # type: ignore[misc]
             drawing, stops = _drawing(requests[numbers[0]].args[1])
             most = max(self.asked.context - drawing.tokens, self.asked.context // 2)
             texts = [requests[number].args[0] for number in numbers]
-            prompts = []
-            for number, tokens in zip(numbers, self.asked.tokenizer.encode_batch(texts), strict=True):
-                self._told(requests[number], len(tokens) > most)
-                prompts.append(tokens[-most:] if len(tokens) else np.array([self.asked.tokenizer.end_of_text]))
-            for number, text in zip(numbers, self._write(prompts, drawing, stops), strict=True):
+            prompts, tokenizer = [], self.asked.tokenizer
+            for number, tokens in zip(numbers, tokenizer.encode_batch(texts), strict=True):
+                begins = tokenizer.begin_of_text is not None or not len(tokens)
+                prompt = tokenizer.begun(tokens) if begins else tokens
+                self._told(requests[number], len(prompt) > most)
+                prompts.append(prompt[-most:])
+            written = self._write(prompts, drawing, stops, list(map(bool, texts)))
+            for number, text in zip(numbers, written, strict=True):
                 found[number] = text
         for request, answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, answer)
@@ -100,16 +104,21 @@ class Adapter(LM):  # type: ignore[misc]
     def _windows(self, tokens: np.ndarray) -> Iterator[Encoded]:
         rolling = utils.get_rolling_token_windows(
             token_list=tokens.tolist(),
-            prefix_token=self.asked.tokenizer.end_of_text,
+            prefix_token=self.asked.tokenizer.first,
             max_seq_len=self.asked.context,
             context_len=1,
         )
         for given, scored in map(utils.make_disjoint_window, rolling):
             yield Encoded(np.array([*given, *scored], np.int64), len(given))
 
-    def _write(self, prompts: list[np.ndarray], drawing: Drawing, stops: Sequence[str]) -> list[str]:
+    def _write(
+        self, prompts: list[np.ndarray], drawing: Drawing, stops: Sequence[str], continued: Sequence[bool]
+    ) -> list[str]:
         """Write a few tokens at a time, so that a text with a stop in it costs no more; drawn texts all at once."""
-        decode = self.asked.tokenizer.decode
+
+        def text(number: int) -> str:
+            return self.asked.tokenizer.decode(written[number], continued=continued[number])
+
         written = [np.empty(0, np.int64)] * len(prompts)
         going = list(range(len(prompts)))
         left = drawing.tokens
@@ -120,10 +129,10 @@ class Adapter(LM):  # type: ignore[misc]
             still = []
             for number, tokens in zip(going, more, strict=True):
                 written[number] = np.concatenate([written[number], tokens])
-                if len(tokens) == some and not any(stop in decode(written[number]) for stop in stops):
+                if len(tokens) == some and not any(stop in text(number) for stop in stops):
                     still.append(number)
             going, left = still, left - some
-        return [_until(decode(tokens), stops) for tokens in written]
+        return [_until(text(number), stops) for number in range(len(prompts))]
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

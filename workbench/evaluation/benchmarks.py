@@ -125,10 +125,10 @@ def examples(task: BenchmarkItems, item: Item, pool: Sequence[Item]) -> list[Ite
 
 def _prompts(requests: list[Request], tokenizer: Tokenizer, context: int) -> list[Encoded]:
     """Return contexts after which the model writes; of a longer one it reads the last `context` tokens."""
-    return [
-        Encoded(tokens[-context:], 1, truncated=len(tokens) > context)
-        for tokens in tokenizer.encode_batch([request.context for request in requests])
-    ]
+    encoded = tokenizer.encode_batch([request.context for request in requests])
+    if tokenizer.begin_of_text is not None:
+        encoded = [tokenizer.begun(tokens) for tokens in encoded]
+    return [Encoded(tokens[-context:], 1, truncated=len(tokens) > context) for tokens in encoded]
 
 
 # --- scoring
@@ -167,7 +167,7 @@ def _written(task: BenchmarkItems, items: Sequence[Posed], asked: Asked) -> Iter
     drawing = Drawing(tokens=task.tokens, temperature=0)
     tokens = asked.write([posed.requests[0].tokens for posed in items], drawing, "evaluation/gsm8k")
     for posed, written in zip(items, tokens, strict=True):
-        item, text = posed.item, numbers.ended(asked.tokenizer.decode(written))
+        item, text = posed.item, numbers.ended(asked.tokenizer.decode(written, continued=True))
         values = {
             "exact_match": float(numbers.same(numbers.strict(text), item.answer)),
             "exact_match_flexible": float(numbers.same(numbers.flexible(text), item.answer)),

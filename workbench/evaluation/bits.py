@@ -72,7 +72,7 @@ def draw(task: BitsPerByte, prepared: Prepared, context: int) -> list[Passage]:
     texts = [_beginning(document, task.bytes_per_document) for document in drawn]
     passages: list[Passage] = []
     for document, text, tokens in zip(drawn, texts, prepared.tokenizer.encode_batch(texts), strict=True):
-        sequence = np.concatenate([[prepared.tokenizer.end_of_text], tokens])
+        sequence = prepared.tokenizer.begun(tokens)
         beside = len(passages) >= total
         passages.append(Passage(document.name, len(text.encode()), sequence, (), document.source, beside))
     _refuse_unfilled(task, passages[:total], context)

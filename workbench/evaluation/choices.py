@@ -54,9 +54,7 @@ def draw(task: SwappedWords, prepared: Prepared, context: int) -> list[Choice]:
     while drawn and len(choices) < task.items:
         batch, drawn = drawn[: task.items], drawn[task.items :]
         texts = [text for sentence in batch for text in (sentence.text, _swap(sentence))]
-        encoded = [
-            np.append(prepared.tokenizer.end_of_text, tokens) for tokens in prepared.tokenizer.encode_batch(texts)
-        ]
+        encoded = [prepared.tokenizer.begun(tokens) for tokens in prepared.tokenizer.encode_batch(texts)]
         for sentence, truth, distractor in zip(batch, encoded[::2], encoded[1::2], strict=True):
             if max(len(truth), len(distractor)) <= context + 1:
                 choices.append(Choice(sentence.name, sentence.document, truth, distractor))

@@ -8,6 +8,7 @@ that the corpus has no item for (`check`, before anything is trained) and scores
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from workbench.data.contamination import Text
 from workbench.data.prepared import Prepared
 from workbench.errors import DataError
 from workbench.evaluation import answered, benchmarks, bits, choices, harness, occupied
@@ -46,6 +48,7 @@ def evaluate(
     autocast: AbstractContextManager[Any] | None = None,
     progress: Progress | None = None,
     tokens: int | None = None,
+    further: Sequence[Text] = (),
 ) -> pa.Table:
     """Return the item scores of a model, one row per (task, metric, item), the view beside.
 
@@ -62,6 +65,7 @@ def evaluate(
         progress: Told (sequences done, sequences in all) while a task runs in one view.
         tokens: Where the model is one on its way, after how many tokens; it is then asked in the first view of every
             task alone, and metrics say so (`bits_per_byte@tokens=102400`).
+        further: Text beside the training documents in which items count as contaminated.
 
     Raises:
         DataError: if a task has no item in this corpus, or a score is not finite.
@@ -74,7 +78,7 @@ def evaluate(
     asked = Asked(model, prepared.tokenizer, context, batch=evaluation.batch, device=device, progress=progress)
     with evaluating(model), autocast or contextlib.nullcontext():
         for task, view in questions:
-            known = contaminated(task, drawn[task.label], prepared)
+            known = contaminated(task, drawn[task.label], prepared, further)
             for score in _TASKS[task.kind].ask(task, drawn[task.label], view, asked):
                 row = {"task": task.label, "view": view.label(context), **score._asdict()}
                 row["flags"] |= CONTAMINATED if score.item in known else 0

@@ -65,7 +65,7 @@ def generate(
         ValueError: for an exit that the model does not have.
     """
     drawing = drawing or Drawing()
-    begun = [np.append(tokenizer.end_of_text, tokens) for tokens in tokenizer.encode_batch(list(prompts))]
+    begun = [tokenizer.begun(tokens) for tokens in tokenizer.encode_batch(list(prompts))]
     with evaluating(model), autocast or contextlib.nullcontext():
         written = extend(
             model,
@@ -78,7 +78,7 @@ def generate(
             device=device,
             heard=heard,
         )
-    return [tokenizer.decode(tokens) for tokens in written]
+    return [tokenizer.decode(tokens, continued=bool(prompt)) for tokens, prompt in zip(written, prompts, strict=True)]
 
 
 def extend(

@@ -2,8 +2,9 @@
 
 Promises the tokens that lm-evaluation-harness 0.4.13 would score (`TemplateLM._encode_pair` and what `HFLM` does with
 it): white space at the end of a context belongs to the continuation, the two are encoded as one text and then parted,
-an empty context is an end_of_text, and what does not fit is cut from the left. Sequences that occur several times pass
-through the model once. A continuation that does not fit is told (`fits`) and cut by nobody unasked (`shortened`).
+an empty context is an end_of_text, a model whose texts begin with a token of their own gets it first, and what does not
+fit is cut from the left. Sequences that occur several times pass through the model once. A continuation that does not
+fit is told (`fits`) and cut by nobody unasked (`shortened`).
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def encode(requests: Iterable[Request], tokenizer: Tokenizer, context: int) -> l
     found = []
     for before, continuation in parted:
         whole, given = tokens[before + continuation], len(tokens[before])
-        if given == 0:
-            whole, given = np.append(tokenizer.end_of_text, whole), 1
+        if given == 0 or tokenizer.begin_of_text is not None:
+            whole, given = tokenizer.begun(whole), given + 1
         # tokens may join over the edge, so that none would be left to score; the harness refuses such an item
         found.append(fitted(whole, min(given, max(1, len(whole) - 1)), context))
     return found

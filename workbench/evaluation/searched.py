@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from workbench.data.contamination import overlapping, overlapping_items
+from workbench.data.contamination import Text, overlapping, overlapping_items
 from workbench.data.overlap import WORDS, split
 from workbench.data.prepared import Prepared
 from workbench.evaluation.tasks import BenchmarkItems, LmEval, Task
@@ -23,26 +23,32 @@ class Sought(NamedTuple):
     texts: tuple[str, ...]
 
 
-def contaminated(task: Task, items: Sequence[Any], prepared: Prepared) -> frozenset[str]:
+def is_searched(task: Task) -> bool:
+    """Whether a task has items that could stand in training text, and are no part of the held-out text."""
+    return isinstance(task, BenchmarkItems | LmEval)
+
+
+def contaminated(task: Task, items: Sequence[Any], prepared: Prepared, further: Sequence[Text] = ()) -> frozenset[str]:
     """Return the names of a task's items that overlap with the training text.
 
     Args:
         task: What is asked.
         items: As the task drew them.
         prepared: The data that the model was trained on.
+        further: What else it was trained on, or may have been.
 
     Raises:
         DataError: if a benchmark cannot be read.
         StoreError: if what was found cannot be kept.
     """
     if isinstance(task, BenchmarkItems):
-        return overlapping(prepared, task.benchmark)
+        return overlapping(prepared, task.benchmark, further)
     if isinstance(task, LmEval):
         from workbench.evaluation.harness import quiet, seeded  # it needs lm-eval, which few tasks do
 
         with quiet(), seeded():
             sought = [Sought(one.name, texts_of(one.task, one.task.eval_docs[one.number])) for one in items]
-        return overlapping_items(prepared, sought)
+        return overlapping_items(prepared, sought, further)
     return frozenset()
 
 

@@ -2,6 +2,7 @@
 
 Promises the statistics of a planned sweep on results from anywhere, a footnote for everything it had to assume (the
 baseline, the metric's direction, what a variant is) and a label on every answer that covers less than retraining.
+Where items are flagged as standing in training text, a metric is decided once more without them in any run.
 Refuses to guess a baseline among several variants, and to test single runs on noise they do not have.
 """
 
@@ -13,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import DataError, StatisticsError
+from workbench.errors import DataError, StatisticsError, WorkbenchError
 from workbench.reporting.answers import Terms, answer, pair_items_of, pair_results
 from workbench.reporting.beside import Beside, Sizes, judge_beside, measure_sizes
+from workbench.reporting.contaminated import CLEAN, source_without_contaminated
 from workbench.reporting.decision import Decision
 from workbench.sources import Results, Source, open_source
 from workbench.statistics.guards import Guard, claim_all
 from workbench.statistics.pairing import natural, unknown_baseline
 
 LOWER = re.compile(r"(loss|perplexity|ppl|bits|bpb|bpc|nll|nats|error|wer|cer|cross_?entropy|latency|seconds|cost)")
+CLEARED = " without contaminated items"  # beside a title
 EVERY = "all"  # stands for every metric not yet named
 
 
@@ -47,7 +50,8 @@ def analyze_all(
     """Decide several metrics: the first named is the primary one, the others are exploratory.
 
     Direction and smallest effect are those of the primary metric; the others' directions are taken from their names.
-    A secondary metric that cannot be decided is left out, and the primary decision says why.
+    A secondary metric that cannot be decided is left out, and the primary decision says why. One with flagged items is
+    followed by the same one without them, whose name ends with "@clean".
 
     Args:
         source: A path (see `open_source`), or a source that is open already.
@@ -78,17 +82,42 @@ def analyze_all(
         raise DataError(
             "a target or a history is about one metric", where="--metric", got=", ".join([named[0], *others])
         )
-    decisions, left_out = [], []
+    left_out = []
+    first, *decisions = _beside(opened, primary, terms, named[0] if named else None)
     rest = dataclasses.replace(terms, baseline=primary.baseline, lower_is_better=None, smallest_effect=None, guards=())
     for name in others:
         try:
-            decision = _decide(opened.results(name), rest)
+            decision = _exploratory(_decide(opened.results(name), rest))
         except (DataError, StatisticsError) as error:
             left_out.append(f"metric {name} is not decided: {error.what}")
             continue
-        contrasts = tuple(dataclasses.replace(contrast, exploratory=True) for contrast in decision.contrasts)
-        decisions.append(dataclasses.replace(decision, exploratory=True, contrasts=contrasts))
-    return [dataclasses.replace(primary, footnotes=(*primary.footnotes, *left_out)), *decisions]
+        decisions += _beside(opened, decision, rest, name)
+    return [dataclasses.replace(first, footnotes=(*first.footnotes, *left_out)), *decisions]
+
+
+def _beside(source: Source, decision: Decision, terms: Terms, asked: str | None) -> list[Decision]:
+    """Return a decision and, where items of its metric are flagged, the same one without these items."""
+    clean = source_without_contaminated(source, asked)
+    if clean is None:
+        return [decision]
+    known = None if terms.target is not None else decision.baseline
+    same = dataclasses.replace(terms, baseline=known, lower_is_better=not decision.higher_is_better, guards=())
+    try:
+        if clean.emptied:
+            raise StatisticsError("no other item is left" + "".join(f" of {task}" for task in clean.emptied if task))
+        again = _decide(clean.source.results(asked), same)
+    except WorkbenchError as error:
+        note = f"{clean.note.removesuffix(', and are left out in every run')}; without them nothing is decided: "
+        return [dataclasses.replace(decision, footnotes=(*decision.footnotes, note + error.what))]
+    again = dataclasses.replace(again, footnotes=(clean.note, *again.footnotes), title=again.title + CLEARED)
+    name = decision.metric + CLEAN
+    contrasts = tuple(dataclasses.replace(contrast, metric=name) for contrast in again.contrasts)
+    return [decision, _exploratory(dataclasses.replace(again, metric=name, contrasts=contrasts))]
+
+
+def _exploratory(decision: Decision) -> Decision:
+    contrasts = tuple(dataclasses.replace(contrast, exploratory=True) for contrast in decision.contrasts)
+    return dataclasses.replace(decision, exploratory=True, contrasts=contrasts)
 
 
 def compare_methods(source: Source, terms: Terms, decision: Decision) -> tuple[list[Beside], list[Sizes]]:

@@ -233,6 +233,25 @@ def describe_evaluations(records: Iterable[Record]) -> str | None:
     return f"{some} had been evaluated in other ways before, {most}; the scores here are those of {weights}."
 
 
+def describe_screening(records: Iterable[Record]) -> str | None:
+    """Say per arm what was done to its text, and how many items stand in it; None where nothing was counted."""
+    told: dict[str, str] = {}
+    for record in records:
+        if record.screening is None or (record.arm in told and not record.screening.items):
+            continue
+        parts = [
+            f"{one.by} kept {one.after:,} of {one.before:,}"
+            + ("" if one.overlapping is None else f", {one.overlapping:,} overlapping")
+            for one in record.screening.text
+        ]
+        parts += [
+            f"{one.contaminated:,} of {one.items:,} items of {one.task} stand in its text"
+            for one in record.screening.items
+        ]
+        told[record.arm] = f"{record.arm}: {', '.join(parts)}"
+    return "; ".join(told.values()) or None
+
+
 def describe_facts(
     plan: Mapping[str, Any], records: Iterable[Record], paired: Paired, contrast: Contrast
 ) -> dict[str, str]:
@@ -254,6 +273,8 @@ def describe_facts(
         tokens = sum(record.costs.tokens for record in held)
         spent = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
         facts["Compute"] = f"{spent} of runs" + (f", {tokens:,} tokens" if tokens else "")
+    if screened := describe_screening(held):
+        facts["Text"] = screened
     commits = sorted({str(record.provenance["commit"]) for record in held if record.provenance.get("commit")})
     if commits:
         facts["Code"] = ", ".join(commits)

@@ -20,6 +20,7 @@ from workbench.data.answers import Answers, read_answers
 from workbench.data.ordering import Order
 from workbench.data.prepared import Prepared
 from workbench.data.streams import stream
+from workbench.data.taught import taught
 from workbench.errors import PlanError
 from workbench.identity import Spec, added, setting
 from workbench.records import Seeds
@@ -207,7 +208,8 @@ class FineTuning(Training):
     """Training on examples with answers, from the weights of the stage before (SFT, arXiv:2203.02155, section 3.5).
 
     The budget counts all positions of a window, prompts and padding included. Windows are filled with examples in the
-    order of the data seed, none twice before all have been read.
+    order of the data seed, none twice before all have been read. Where the data declare a decontamination, examples
+    that overlap with its benchmarks are left out (`data.taught`).
 
     Attributes:
         answers: The examples.
@@ -225,7 +227,7 @@ class FineTuning(Training):
 
     def feed(self, prepared: Prepared, seeds: Seeds, context: int) -> AnswersFeed:
         """Return windows of the examples that are not held out, in the order of the data seed."""
-        training = read_answers(self.answers, prepared.tokenizer).training
+        training = taught(self.answers, prepared).examples
         return AnswersFeed(training, seeds.data, context, loss=self.loss, packed=self.packs)
 
     @property
@@ -237,11 +239,14 @@ class FineTuning(Training):
         """Refuse examples that cannot be used, and say what is read."""
         split, feed = read_answers(self.answers, prepared.tokenizer), self.feed(prepared, Seeds.all(0), context)
         pace = self.pace(context)
-        epochs, used = pace.first(pace.steps) / feed.windows, len(split.training.lengths) - feed.left_out
+        found = taught(self.answers, prepared)
+        epochs, used = pace.first(pace.steps) / feed.windows, len(found.examples.lengths) - feed.left_out
+        fate = "left out" if found.left_out else "kept"
+        shared = f", {found.overlapping:,} share words with a benchmark and are {fate}" if found.overlapping else ""
         return (
             f"fine-tuning for {epochs:.3g} epochs on {used:,} examples; {len(split.held_out.lengths):,} others are "
             f"held out, {split.repeated:,} repeat another, {feed.left_out:,} have no answer within the context of "
-            f"{context:,} tokens, {feed.cut:,} are cut there"
+            f"{context:,} tokens, {feed.cut:,} are cut there{shared}"
         )
 
 

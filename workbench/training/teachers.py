@@ -3,7 +3,8 @@
 Three kinds: a model of ours that is trained first on the same data (`Grown`), the folder of one that has been trained
 (`TrainedModel`), and any causal language model that `transformers` loads from a folder (`HuggingFace`). A teacher's
 path is no part of identity, its weights are. Refuses a teacher that does not use the student's tokenizer token by
-token, one without logits over the vocabulary, code from a model's folder, and weights in pickled files.
+token, one without logits over the vocabulary, code from a model's folder, and weights in pickled files. One whose own
+texts began with a token of their own, as Llama's, reads every document after that, and not after an end_of_text.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from architectures.accounting import flops_per_token, parameters
 from architectures.architecture import Architecture
 from architectures.transformer import Batch
 from workbench.data.prepared import Prepared
+from workbench.data.pretrained import pieces_at
+from workbench.data.tokenizer import leading
 from workbench.errors import DataError, MissingExtra
 from workbench.identity import Spec, digest, setting
 from workbench.records import Numerics
@@ -317,8 +320,12 @@ def _load_hugging_face(teacher: HuggingFace, prepared: Prepared, numerics: Numer
             got=outputs,
         )
     reach = getattr(config.get_text_config(), "max_position_embeddings", None) or teacher.context
+    tokenizer = _files(folder)[1]
+    begins, end = leading(tokenizer.read_text(encoding="utf-8"), tokenizer), prepared.tokenizer.end_of_text
 
     def logits(tokens: Tensor, skipped: int) -> Tensor:
+        if begins is not None:  # with which its own texts began
+            tokens = torch.cat([tokens[:, :1].masked_fill(tokens[:, :1] == end, begins), tokens[:, 1:]], dim=1)
         found: Tensor = model(input_ids=tokens, use_cache=False).logits
         return found[:, skipped:, :vocabulary]  # what lies beyond stands for no token of ours
 
@@ -331,7 +338,7 @@ def _refuse_other_vocabulary(path: Path, tokenizer: Tokenizer) -> None:
     Raises:
         DataError: naming the first id that stands for something else.
     """
-    theirs = {number: piece for piece, number in type(tokenizer).load(path, tokenizer.vocabulary).pieces.items()}
+    theirs = {number: piece for piece, number in pieces_at(str(path), tokenizer.end_of_text).items()}
     differing = [(number, piece) for piece, number in tokenizer.pieces.items() if theirs.get(number) != piece]
     if not differing:
         return

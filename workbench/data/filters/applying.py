@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from workbench.data.building import Report, damaged
 from workbench.data.corpora import Document
 from workbench.data.filters.decision import Decision, Rule, by_hash
+from workbench.data.shelves import hashes_of, picked, sizes_of
 from workbench.errors import DataError
 from workbench.identity import Spec, canonical, digest
 
@@ -93,12 +94,12 @@ class Applied(Spec):
 
 def apply_filters(
     filters: Sequence[Rule], documents: Sequence[Document], folder: Path, report: Report
-) -> list[Document]:
+) -> Sequence[Document]:
     """Return the documents that every filter keeps, in their order; each filter sees what those before it left.
 
     Args:
         filters: In the order in which they are applied; with none, nothing is written.
-        documents: Training documents, which are held in memory. They are not changed.
+        documents: Training documents, which are not changed. Those on disk stay there, but for what a filter compares.
         folder: Where filters.json is written.
         report: Told what each filter does, and did.
 
@@ -106,15 +107,15 @@ def apply_filters(
         DataError: if a filter keeps nothing, or cannot work on these documents.
         MissingExtra: if a library that a filter needs is not installed.
     """
-    held, told = list(documents), []
+    held, told = documents, list[Applied]()
     for place, one in enumerate(filters):
         kind = str(getattr(one, "kind", type(one).__name__))
         report(f"filter {kind} looks at {len(held):,} documents")
         began = time.perf_counter()
-        decision = one.decide(held) if held else _empty()
+        decision = one.decide(held) if len(held) else _empty()
         _refuse_nothing(one, decision, f"data.filters.{place}, {kind}")
         applied = _applied(one, kind, held, decision, time.perf_counter() - began)
-        held = [document for document, kept in zip(held, decision.keep.tolist(), strict=True) if kept]
+        held = picked(held, decision.keep)
         told.append(applied)
         report(said(applied))
     if told:
@@ -163,7 +164,7 @@ def _refuse_nothing(one: Rule, decision: Decision, where: str) -> None:
 
 def _applied(one: Rule, kind: str, documents: Sequence[Document], decision: Decision, seconds: float) -> Applied:
     keep, scored = decision.keep, decision.score[~np.isnan(decision.score)]
-    sizes = np.array([len(document.text.encode()) for document in documents], dtype=np.int64)
+    sizes, hashes = sizes_of(documents), hashes_of(documents)
     named = np.array([document.source for document in documents], dtype=object)
     parts = sorted(set(named.tolist()))
     order = by_hash(documents)
@@ -180,7 +181,7 @@ def _applied(one: Rule, kind: str, documents: Sequence[Document], decision: Deci
         kept=_examples(order[keep[order]], documents, decision),
         dropped=_examples(order[~keep[order]], documents, decision),
         figures=dict(decision.figures),
-        kept_hash=digest([documents[place].hash for place in np.flatnonzero(keep).tolist()]),
+        kept_hash=digest([hashes[place] for place in np.flatnonzero(keep).tolist()]),
         versions=_versions(),
         seconds=round(seconds, 3),
     )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from workbench.data.corpora import Document
+from workbench.data.shelves import hashes_of
 from workbench.errors import MissingExtra
 from workbench.identity import Spec
 from workbench.seeds import seed_for
@@ -65,7 +66,8 @@ def decided(keep: np.ndarray, score: np.ndarray, reason: str, **more: Any) -> De
 
 def by_hash(documents: Sequence[Document]) -> np.ndarray:
     """Return the places of documents in the order of their hashes, int64[documents]."""
-    return np.array(sorted(range(len(documents)), key=lambda place: documents[place].hash), dtype=np.int64)
+    hashes = hashes_of(documents)
+    return np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.int64)
 
 
 def lowest(score: np.ndarray, share: float, documents: Sequence[Document]) -> np.ndarray:
