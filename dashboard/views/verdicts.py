@@ -78,6 +78,7 @@ def _levels(decision: Decision) -> None:
         sheet = levels_sheet(decision.levels, decision.unit, decision.chance)
         st.subheader(sheet.title, anchor=False)
         elements.block(sheet_html(sheet))
+        elements.quiet(" ".join(sheet.reading))
 
 
 def _without_contaminated(view: View, decision: Decision) -> None:

@@ -108,6 +108,7 @@ def _result(decision: Decision) -> Iterable[str]:
     if decision.levels:
         sheet = levels_sheet(decision.levels, decision.unit, decision.chance)
         yield f"<h3>{to_html(sheet.title)}</h3>{sheet_html(sheet)}"
+        yield f'<p class="note">{to_html(" ".join(sheet.reading))}</p>'
 
 
 def _listing(heading: str, sentences: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ def sheet_markdown(sheet: Sheet, *, depth: int) -> list[str]:
 
 
 def sheet_html(sheet: Sheet) -> str:
-    """Return one table with its reading, without its title, as HTML."""
+    """Return one table as HTML, without its title and its reading."""
     heads = "".join(
         f"<th{NUMBER if place else ''}>{to_html(heading)}</th>" for place, heading in enumerate(sheet.headings)
     )
@@ -80,9 +80,7 @@ def sheet_html(sheet: Sheet) -> str:
         + "</tr>"
         for row in sheet.rows
     )
-    reading = "".join(f"<p>{to_html(sentence)}</p>" for sentence in sheet.reading)
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="scroll">{table}</div><div class="note">{reading}</div>'
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def records_csv(records: Sequence[Mapping[str, object]]) -> str:
