@@ -314,9 +314,10 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 import test_parallel as cases
 from workbench.training.loop import Interrupted, train
+from workbench.training.numerics import settle
 from workbench.training.parallel import Replicated, Sharded, joined
 
-cases.settle(cases.NUMERICS)
+settle(cases.NUMERICS)
 with joined(cases.NUMERICS.model_copy(update={{"devices": 2}})):
     for name, kind in (("replicated", Replicated), ("sharded", Sharded)):
         device = kind("cpu")
