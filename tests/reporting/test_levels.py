@@ -123,5 +123,5 @@ def test_digits_are_those_worth_saying() -> None:
     told = levels_sheet((Level("one", 3, 0.56789, (0.5512, 0.5846), None),), "", None)
     assert told.rows == (("one", "3", "0.568", "[0.551, 0.585]", "–"),)
     assert told.headings[2] == "mean"
-    wide = levels_sheet((Level("one", 3, 1234.5, (1100.0, 1400.0), None),), "nats", None)
-    assert wide.rows[0][2:4] == ("1234", "[1100, 1400]")
+    wide = levels_sheet((Level("one", 3, 1234.5, (-100.0, 1400.0), None),), "nats", None)
+    assert wide.rows[0][2:4] == ("1234", "[−100, 1400]")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor, log10
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def levels_sheet(levels: tuple[Level, ...], unit: str, chance: float | None) -> 
     """
     places = _places(levels)
     rows = tuple(
-        (one.arm, str(one.runs), f"{one.mean:.{places}f}", *(_told(held, places) for held in (one.seeds, one.items)))
+        (one.arm, str(one.runs), _number(one.mean, places), _told(one.seeds, places), _told(one.items, places))
         for one in levels
     )
     reading = ["Each arm by itself, 95 %, corrected for nothing: to compare arms, read the differences."]
@@ -98,13 +99,17 @@ def levels_sheet(levels: tuple[Level, ...], unit: str, chance: float | None) -> 
 
 
 def _told(interval: Interval | None, places: int) -> str:
-    return "–" if interval is None else f"[{interval[0]:.{places}f}, {interval[1]:.{places}f}]"
+    return "–" if interval is None else f"[{_number(interval[0], places)}, {_number(interval[1], places)}]"
+
+
+def _number(value: float, places: int) -> str:
+    return f"{value:.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _places(levels: tuple[Level, ...]) -> int:
-    """Return how many decimals are worth saying: two digits of the narrowest interval."""
+    """Return how many decimals are worth saying: two digits of a middling interval."""
     widths = [high - low for one in levels for low, high in filter(None, (one.seeds, one.items)) if high > low]
-    return min(6, max(0, 1 - floor(log10(min(widths))))) if widths else 3
+    return min(6, max(0, 1 - floor(log10(median(widths))))) if widths else 3
 
 
 def _beyond(levels: tuple[Level, ...], chance: float) -> str:
