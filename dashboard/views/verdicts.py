@@ -16,7 +16,6 @@ from workbench.reporting import Decision, csv_table, html_table, latex_table, ma
 from workbench.reporting.calibration import badge, describe
 from workbench.reporting.contaminated import CLEAN
 from workbench.reporting.escaping import to_html
-from workbench.reporting.levels import levels_sheet
 from workbench.reporting.naming import view_of, with_unit
 from workbench.reporting.sheets import sheet_html
 from workbench.statistics.methods import DEFAULT
@@ -74,8 +73,7 @@ def _state(decision: Decision) -> None:
 
 def _levels(decision: Decision) -> None:
     """Show what every arm scores by itself, and where guessing stands."""
-    if decision.levels:
-        sheet = levels_sheet(decision.levels, decision.unit, decision.chance)
+    if (sheet := decision.scored) is not None:
         st.subheader(sheet.title, anchor=False)
         elements.block(sheet_html(sheet))
         elements.quiet(" ".join(sheet.reading))

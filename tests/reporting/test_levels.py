@@ -12,7 +12,7 @@ from scipy import stats
 
 from workbench.records import Record, Status, scores_table
 from workbench.reporting import decide_plan, html_page, markdown_report
-from workbench.reporting.levels import Level, levels_sheet, measure_levels
+from workbench.reporting.levels import Level, levels_sheet
 from workbench.seeds import generator
 from workbench.statistics.items import two_way
 
@@ -38,14 +38,13 @@ def plan(**changes: Any) -> dict[str, Any]:
     return {**invented_sweep.plan(ARMS), **metric, "secondary": [], **changes}
 
 
-def tables(document: dict[str, Any], scores: Any = pairs) -> dict[int, pa.Table]:
-    held = invented_sweep.records(document)
-    return {trial["cell"]: scores(record) for trial, record in zip(document["trials"], held, strict=True)}
+def levels(document: dict[str, Any], scores: Any = pairs) -> tuple[Level, ...]:
+    return decide_plan(document, invented_sweep.records(document), scores)[0].levels
 
 
 def test_an_interval_over_seeds_is_student_s() -> None:
     document = plan()
-    for level in measure_levels(document, "accuracy", tables(document)):
+    for level in levels(document):
         means = [float(np.mean(pairs(invented_sweep.record(level.arm, seed))["value"])) for seed in range(5)]
         expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
         assert (level.runs, level.mean) == (5, pytest.approx(np.mean(means)))
@@ -54,7 +53,7 @@ def test_an_interval_over_seeds_is_student_s() -> None:
 
 def test_an_interval_over_items_counts_clusters_as_drawn_whatever_the_order_of_items() -> None:
     document = plan()
-    level = measure_levels(document, "accuracy", tables(document))[0]
+    level = levels(document)[0]
     runs = [pairs(invented_sweep.record("rotary", seed)).to_pylist() for seed in range(5)]
     values = np.array([[row["value"] for row in sorted(rows, key=lambda row: row["item"])] for rows in runs])
     low, high = two_way(values, clusters=np.repeat(np.arange(PARADIGMS), PAIRS)).interval(0.95)
@@ -65,15 +64,15 @@ def test_an_interval_over_items_counts_clusters_as_drawn_whatever_the_order_of_i
 
 def test_few_clusters_say_nothing_about_others_and_one_run_nothing_about_another() -> None:
     document = plan()
-    few = measure_levels(document, "accuracy", tables(document, lambda record: pairs(record, paradigms=10)))
+    few = levels(document, lambda record: pairs(record, paradigms=10))
     assert all(level.items is None and level.seeds is not None for level in few)
-    once = plan(seeds=[0], trials=plan()["trials"][:2])
-    found = measure_levels(once, "accuracy", tables(once))
-    assert [(level.runs, level.seeds, level.items) for level in found] == [(1, None, None)] * 2
+    lost = {("alibi", seed): Status.DIVERGED for seed in range(1, 5)}
+    alone = decide_plan(document, invented_sweep.records(document, lost), pairs)[0].levels[1]
+    assert (alone.runs, alone.seeds, alone.items) == (1, None, None)
 
 
 def test_a_mean_over_tasks_is_the_mean_of_their_means() -> None:
-    document = plan()
+    document = plan(metric="*/accuracy")
 
     def two(record: Record) -> pa.Table:
         table = pairs(record)
@@ -81,7 +80,7 @@ def test_a_mean_over_tasks_is_the_mean_of_their_means() -> None:
         half = other.filter(pa.array([item.endswith("0") for item in other["item"].to_pylist()]))
         return pa.concat_tables([table, half.cast(table.schema)])
 
-    level = measure_levels(document, "*/accuracy", tables(document, two))[0]
+    level = levels(document, two)[0]
     means = []
     for seed in range(5):
         rows = two(invented_sweep.record("rotary", seed)).to_pylist()
@@ -98,12 +97,14 @@ def test_the_report_says_which_arms_differ_from_guessing() -> None:
     assert "### What each arm scores" in report
     assert f"| rotary | 5 | {level.mean:.3f} | " in report
     assert (
-        "Guessing scores 0.5. On these items the interval of rotary and alibi leaves that out; on other items" in report
+        "Guessing scores 0.5. The interval over seeds of every arm leaves that out, that over items too of " in report
     )
     assert "What each arm scores" in html_page(decisions)
     document["chance"] = round(np.mean([one.mean for one in decisions[0].levels]), 2)
     untaught = decide_plan(document, invented_sweep.records(document), pairs)
-    assert f"Guessing scores {document['chance']}. No arm's interval leaves it out." in markdown_report(untaught)
+    assert f"Guessing scores {document['chance']}. No arm's interval over seeds leaves that out." in markdown_report(
+        untaught
+    )
 
 
 def test_before_a_plan_is_complete_nothing_is_said() -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.records import CONTAMINATED
+from workbench.reporting.runs import of_metric
 from workbench.sources import Source
 from workbench.statistics import EVERY_TASK
 
@@ -120,7 +121,7 @@ def without_contaminated(plan: Mapping[str, Any], name: str, finished: Mapping[i
         finished: Cell number -> the item scores of a finished run.
     """
     arms = {trial["cell"]: trial["arm"] for trial in plan["trials"]}
-    own = {cell: _rows(table, name) for cell, table in finished.items()}
+    own = {cell: of_metric(table, name.removeprefix(EVERY_TASK)) for cell, table in finished.items()}
     flagged: dict[str, set[str]] = {arm["name"]: set() for arm in plan["arms"]}
     for cell, table in finished.items():
         hit = pc.not_equal(pc.bit_wise_and(table["flags"], pa.scalar(CONTAMINATED, pa.uint8())), 0)
@@ -143,13 +144,6 @@ def _every_task(source: Source, name: str | None) -> list[str | None]:
     if name is None or not name.startswith(EVERY_TASK):
         return [name]
     return [one for one in source.metrics() if one.endswith(name.removeprefix("*"))]
-
-
-def _rows(table: pa.Table, name: str) -> Any:
-    """Say of every row whether it is of a metric."""
-    task, _, metric = name.removeprefix(EVERY_TASK).rpartition("/")
-    chosen = pc.equal(table["metric"], metric)
-    return pc.and_(chosen, pc.equal(table["task"], task)) if task else chosen
 
 
 def _key(table: pa.Table) -> Any:

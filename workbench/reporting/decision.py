@@ -27,9 +27,10 @@ from workbench.reporting.describing import (
     describe_method,
     footnotes,
 )
-from workbench.reporting.levels import Level, measure_levels
+from workbench.reporting.levels import Level, levels_sheet, measure_levels
 from workbench.reporting.naming import spoken
 from workbench.reporting.runs import Scores, pair_runs, read_runs
+from workbench.reporting.sheets import Sheet
 from workbench.statistics import Contrast, Guard, claim_all, contrast_all
 from workbench.statistics.sequential import Progress
 
@@ -87,6 +88,11 @@ class Decision:
     def interim(self) -> str:
         """Why an incomplete plan has no verdict, in words."""
         return describe_interim(self.cells_done, self.cells_planned, sequential=self.sequential)
+
+    @property
+    def scored(self) -> Sheet | None:
+        """The levels as a table that says how to read it; None before the plan is complete."""
+        return levels_sheet(self.levels, self.unit, self.chance) if self.levels else None
 
     @property
     def direction(self) -> str:
@@ -245,6 +251,6 @@ def _decide(
         cells_done=done,
         cells_planned=len(wanted),
         sequential=going is not None,
-        levels=measure_levels(plan, name, finished) if complete else (),
+        levels=measure_levels(plan, paired, finished) if complete else (),
         chance=metric.get("chance"),
     )

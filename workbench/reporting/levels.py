@@ -7,7 +7,7 @@ which overlap say nothing about a difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 from statistics import median
@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from workbench.errors import StatisticsError
-from workbench.reporting.runs import items_of, mean_score, rows_of
+from workbench.reporting.runs import items_of, rows_of
 from workbench.reporting.sheets import Sheet
-from workbench.statistics import EVERY_TASK
+from workbench.statistics import EVERY_TASK, Paired
 from workbench.statistics.items import two_way
 from workbench.statistics.student import paired_t
 
@@ -50,31 +49,28 @@ class Level:
 
 
 def measure_levels(
-    plan: Mapping[str, Any], metric: str, finished: Mapping[int, pa.Table], *, confidence: float = 0.95
+    plan: Mapping[str, Any], paired: Paired, finished: Mapping[int, pa.Table], *, confidence: float = 0.95
 ) -> tuple[Level, ...]:
-    """Return what every arm of a plan scores, in the order of the plan; arms without a score are left out.
+    """Return what every arm of a plan scores, the baseline first; arms without a score are left out.
 
     Args:
         plan: The plan as plain JSON.
-        metric: Its name, with that of its task where several report it; "*/metric" is the mean over tasks.
+        paired: One metric of its runs, as it is judged.
         finished: Cell number -> the item scores of a finished run.
         confidence: Of each interval by itself.
 
     Raises:
         StatisticsError: if several tasks report the metric.
     """
-    trials = {trial["cell"]: trial for trial in plan["trials"]}
+    cells = {(trial["arm"], str(trial["seed"])): trial for trial in plan["trials"]}
     found = []
-    for arm in plan["arms"]:
-        cells = [cell for cell in sorted(finished) if trials[cell]["arm"] == arm["name"]]
-        means = [_mean(trials[cell], finished[cell], metric) for cell in cells]
-        scored = [cell for cell, mean in zip(cells, means, strict=True) if mean is not None]
-        values = np.array([mean for mean in means if mean is not None])
-        if not len(values):
-            continue
-        seeds = _over_seeds(values, confidence)
-        items = None if metric.startswith(EVERY_TASK) else _over_items(trials, scored, finished, metric, confidence)
-        found.append(Level(arm["name"], len(values), float(values.mean()), seeds, items))
+    for name, values, status in zip((paired.baseline, *paired.arms), paired.values, paired.status, strict=True):
+        there = status == "finished"
+        if there.any():
+            trials = [cells[name, seed] for seed, kept in zip(paired.seeds, there.tolist(), strict=True) if kept]
+            items = _over_items(trials, finished, paired.metric, confidence)
+            mean, seeds = float(values[there].mean()), _over_seeds(values[there], confidence)
+            found.append(Level(name, int(there.sum()), mean, seeds, items))
     return tuple(found)
 
 
@@ -117,26 +113,19 @@ def _beyond(levels: tuple[Level, ...], chance: float) -> str:
     here = [level.arm for level in levels if _apart(level.seeds, chance)]
     anywhere = [level.arm for level in levels if _apart(level.items, chance)]
     if not here:
-        return "No arm's interval leaves it out."
-    told = f"On these items the interval of {_listed(here)} leaves that out"
-    return f"{told}; on other items of their kind too, that of {_listed(anywhere)}." if anywhere else f"{told}."
+        return "No arm's interval over seeds leaves that out."
+    told = f"The interval over seeds of {_listed(here, len(levels))} leaves that out"
+    return f"{told}, that over items too of {_listed(anywhere, len(levels))}." if anywhere else f"{told}."
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: list[str], of: int) -> str:
+    if len(names) == of > 1:
+        return "every arm"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _apart(interval: Interval | None, chance: float) -> bool:
     return interval is not None and not interval[0] <= chance <= interval[1]
-
-
-def _mean(trial: Mapping[str, Any], table: pa.Table, metric: str) -> float | None:
-    if not metric.startswith(EVERY_TASK):
-        return mean_score(trial, table, metric)
-    name = metric.removeprefix(EVERY_TASK)
-    tasks = sorted(set(table.filter(pc.equal(table["metric"], name))["task"].to_pylist()))
-    means = [mean_score(trial, table, f"{task}/{name}") for task in tasks]
-    return float(np.mean([mean for mean in means if mean is not None])) if means else None
 
 
 def _over_seeds(means: np.ndarray, confidence: float) -> Interval | None:
@@ -148,24 +137,21 @@ def _over_seeds(means: np.ndarray, confidence: float) -> Interval | None:
 
 
 def _over_items(
-    trials: Mapping[int, Mapping[str, Any]],
-    cells: list[int],
-    finished: Mapping[int, pa.Table],
-    metric: str,
-    confidence: float,
+    trials: Sequence[Mapping[str, Any]], finished: Mapping[int, pa.Table], metric: str, confidence: float
 ) -> Interval | None:
     """Count as drawn both the seeds and the items, or whole clusters of items."""
-    held = [items_of(trials[cell], finished[cell], metric) for cell in cells]
+    if len(trials) < 2 or metric.startswith(EVERY_TASK):
+        return None
+    held = [items_of(trial, finished[trial["cell"]], metric) for trial in trials]
     orders = [np.argsort(one.items, kind="stable") for one in held]
     values = np.stack([np.asarray(one.values)[order] for one, order in zip(held, orders, strict=True)])
-    names = rows_of(finished[cells[0]], metric)["cluster"].to_numpy(zero_copy_only=False)[orders[0]]
+    names = rows_of(finished[trials[0]["cell"]], metric)["cluster"].to_numpy(zero_copy_only=False)[orders[0]]
     clusters = np.unique(names, return_inverse=True)[1]
-    if len(cells) < 2 or clusters.max() + 1 < FEWEST_CLUSTERS:
+    if clusters.max() + 1 < FEWEST_CLUSTERS:
         return None
+    weights = np.asarray(held[0].weights)[orders[0]]
     try:
-        low, high = two_way(values, weights=np.asarray(held[0].weights)[orders[0]], clusters=clusters).interval(
-            confidence
-        )
+        low, high = two_way(values, weights=weights, clusters=clusters).interval(confidence)
     except StatisticsError:  # seeds that all answer alike
         return None
     return float(low), float(high)

@@ -11,7 +11,6 @@ from workbench.reporting import wording
 from workbench.reporting.decision import Decision
 from workbench.reporting.escaping import to_html
 from workbench.reporting.forest import forest_plot
-from workbench.reporting.levels import levels_sheet
 from workbench.reporting.naming import spoken
 from workbench.reporting.sheets import sheet_html
 from workbench.reporting.tables import html_table
@@ -105,8 +104,7 @@ def _result(decision: Decision) -> Iterable[str]:
     legend = (CAPTION if decision.complete else INTERIM) + band
     yield f"</ul><figure>{forest_plot(decision)}<figcaption>{legend}</figcaption></figure>"
     yield f'<div class="scroll">{html_table(decision)}</div>'
-    if decision.levels:
-        sheet = levels_sheet(decision.levels, decision.unit, decision.chance)
+    if (sheet := decision.scored) is not None:
         yield f"<h3>{to_html(sheet.title)}</h3>{sheet_html(sheet)}"
         yield f'<p class="note">{to_html(" ".join(sheet.reading))}</p>'
 

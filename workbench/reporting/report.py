@@ -14,7 +14,6 @@ from workbench.reporting import wording
 from workbench.reporting.decision import Decision
 from workbench.reporting.escaping import to_markdown
 from workbench.reporting.forest import forest_plot
-from workbench.reporting.levels import levels_sheet
 from workbench.reporting.naming import spoken
 from workbench.reporting.page import html_page
 from workbench.reporting.sheets import sheet_markdown
@@ -114,8 +113,8 @@ def _result(decision: Decision) -> Iterable[str]:
     yield "\n".join(f"- {line}" for line in lines)
     yield to_markdown(caption(decision), leading=True) + "."
     yield markdown_table(decision).rstrip()
-    if decision.levels:
-        yield from sheet_markdown(levels_sheet(decision.levels, decision.unit, decision.chance), depth=3)
+    if (sheet := decision.scored) is not None:
+        yield from sheet_markdown(sheet, depth=3)
 
 
 def _bullets(texts: Iterable[str]) -> str:

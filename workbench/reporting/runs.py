@@ -124,13 +124,16 @@ def _refuse_other_tasks(metric: str, tasks: set[str]) -> None:
         )
 
 
-def rows_of(table: pa.Table, metric: str) -> pa.Table:
-    """Return one run's rows of a metric; "task/metric" tells apart what several tasks report."""
+def of_metric(table: pa.Table, metric: str) -> pa.ChunkedArray:
+    """Say of every row whether it is of a metric; "task/metric" tells apart what several tasks report."""
     task, _, name = metric.rpartition("/")
     chosen = pc.equal(table["metric"], name)
-    if task:
-        chosen = pc.and_(chosen, pc.equal(table["task"], task))
-    return table.filter(chosen)
+    return pc.and_(chosen, pc.equal(table["task"], task)) if task else chosen
+
+
+def rows_of(table: pa.Table, metric: str) -> pa.Table:
+    """Return one run's rows of a metric."""
+    return table.filter(of_metric(table, metric))
 
 
 def items_of(trial: Mapping[str, Any], table: pa.Table, metric: str) -> ItemScores:
