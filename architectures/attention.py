@@ -170,7 +170,7 @@ class MultiHeadModule(nn.Module):
         v = self.value(x).view(batch, time, self.key_value_heads, self.head_width).transpose(1, 2)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self._normed(q, self.query_norm), self._normed(k, self.key_norm)
-        q, k = current.position.rotate(q.transpose(1, 2), k.transpose(1, 2), current.positions, current.positions)
+        q, k = current.position.rotate(q.transpose(1, 2), k.transpose(1, 2), current.positions, current.places)
         if current.cache is not None:
             k, v = current.cache.keys.append(k), current.cache.values.append(v)
         mixed = attend(

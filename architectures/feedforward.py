@@ -62,7 +62,8 @@ class GatedModule(FeedForwardModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position of x, (batch, time, width), by itself."""
-        return self.leave(self.activation(self.gate(x)) * self.up(x))
+        gate, up = self.activation(self.gate(x)), self.up(x)
+        return self.leave(gate * up if torch.is_grad_enabled() else gate.mul_(up))
 
 
 class Plain(Component):

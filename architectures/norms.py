@@ -31,7 +31,9 @@ class NormModule(nn.Module):
         if self.centred:
             return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
         if x.device.type == "cpu":
-            return cast(Tensor, RootMeanSquare.apply(x, self.weight, self.epsilon)[0])  # type: ignore[no-untyped-call]
+            # calling an autograd.Function costs more than a short norm, so only where there is a backward pass
+            norm = RootMeanSquare.apply if torch.is_grad_enabled() else RootMeanSquare.forward
+            return cast(Tensor, norm(x, self.weight, self.epsilon)[0])
         return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
@@ -44,7 +46,7 @@ class RootMeanSquare(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         """Return x, (..., width), normalised, and the scale, (..., 1), which the backward pass needs."""
         scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + epsilon)
-        return (x * scale * weight).to(x.dtype), scale
+        return (x * scale).mul_(weight).to(x.dtype), scale
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:

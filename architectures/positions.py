@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from architectures.component import Component, MisfitError, Shape
 from architectures.constants import constant
-from architectures.masks import Bias, LinearBias, NoBias
+from architectures.masks import Bias, LinearBias, NoBias, Places
 
 
 class PositionModule(nn.Module):
@@ -33,9 +33,16 @@ class PositionModule(nn.Module):
         return x
 
     def rotate(
-        self, q: Tensor, k: Tensor, q_positions: Tensor | None, k_positions: Tensor | None
+        self, q: Tensor, k: Tensor, positions: Tensor | None, places: Places | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Turn queries and keys, (batch, heads, time, head_width), by their positions."""
+        """Turn queries and keys, (batch, heads, time, head_width), by their positions.
+
+        Args:
+            q: Queries.
+            k: Keys, as many: those that stand where the queries do.
+            positions: int64 (time,) or (batch, time); None is the plain range.
+            places: Those of the forward pass, by which its layers share what they derive from the positions.
+        """
         return q, k
 
     def bias(self) -> Bias:
@@ -88,16 +95,19 @@ class RotaryModule(PositionModule):
         self.base, self.condense, self.interleaved = base, condense, interleaved
 
     def rotate(
-        self, q: Tensor, k: Tensor, q_positions: Tensor | None, k_positions: Tensor | None
+        self, q: Tensor, k: Tensor, positions: Tensor | None, places: Places | None = None
     ) -> tuple[Tensor, Tensor]:
         """Turn queries and keys, (batch, heads, time, head_width), by their positions."""
-        return self._turn(q, q_positions), self._turn(k, k_positions)
+        key = "angles", self.base, self.condense, *q.shape[2:]
+        cosine, sine = (places or Places()).once(key, lambda: self._angles(q, positions))
+        # calling an autograd.Function takes time, so only where there is a backward pass
+        turn = Rotation.apply if torch.is_grad_enabled() else _turn
+        return turn(q, cosine, sine, self.interleaved), turn(k, cosine, sine, self.interleaved)
 
-    def _turn(self, x: Tensor, positions: Tensor | None) -> Tensor:
+    def _angles(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         cosine, sine = _cosine_and_sine(x.shape[3], self.base, self.condense, x.shape[2], positions, x.device)
-        if cosine.dim() == 3:  # positions of each sequence, the same for all its heads
-            cosine, sine = cosine[:, None], sine[:, None]
-        return cast(Tensor, Rotation.apply(x, cosine, sine, self.interleaved))  # type: ignore[no-untyped-call]
+        # positions of each sequence are the same for all its heads
+        return (cosine, sine) if cosine.dim() == 2 else (cosine[:, None], sine[:, None])
 
 
 class AlibiModule(PositionModule):

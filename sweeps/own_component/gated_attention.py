@@ -40,7 +40,7 @@ class GatedAttentionModule(nn.Module):
     def forward(self, x: Tensor, current: Pass) -> Tensor:
         """Mix information between positions of x, (batch, time, width)."""
         q, k, v = (self._split(project(x)) for project in (self.query, self.key, self.value))
-        q, k = current.position.rotate(q, k, current.positions, current.positions)
+        q, k = current.position.rotate(q, k, current.positions, current.places)
         if current.cache is not None:  # generation: what earlier calls saw stands before it
             k, v = current.cache.keys.append(k), current.cache.values.append(v)
         mixed = attend(  # by whichever backend the plan chose

@@ -26,7 +26,7 @@ def drawn(*shape: int) -> torch.Tensor:
 def rotated(
     q: torch.Tensor, layout: str, positions: torch.Tensor | None = None, base: float = 10_000.0
 ) -> torch.Tensor:
-    return Rotary(base=base, layout=layout).build(SHAPE).rotate(q, q, positions, positions)[0]
+    return Rotary(base=base, layout=layout).build(SHAPE).rotate(q, q, positions)[0]
 
 
 def test_interleaved_rotary_is_multiplication_of_complex_numbers():
@@ -48,7 +48,7 @@ def test_the_two_rotary_layouts_differ_only_by_a_permutation():
 def test_the_gradient_of_the_rotation_is_the_derivative(layout):
     q = drawn(1, 1, 5, 8).double().requires_grad_()
     module = Rotary(layout=layout).build(SHAPE)
-    torch.autograd.gradcheck(lambda x: module.rotate(x, x, None, None)[0], (q,), atol=1e-4)
+    torch.autograd.gradcheck(lambda x: module.rotate(x, x, None)[0], (q,), atol=1e-4)
 
 
 @pytest.mark.parametrize("own_angles", [False, True])
@@ -74,7 +74,7 @@ def test_stacked_rotations_are_those_of_each_by_itself(layout, own_angles):
 def test_a_rotation_keeps_the_layout_of_heads_in_memory(layout):
     module = Rotary(layout=layout).build(SHAPE)
     q = drawn(2, 7, SHAPE.heads, SHAPE.head_width).transpose(1, 2)
-    turned, _ = module.rotate(q, q, None, None)
+    turned, _ = module.rotate(q, q, None)
     assert turned.stride() == q.stride()
 
 
@@ -82,7 +82,7 @@ def test_a_rotation_keeps_the_layout_of_heads_in_memory(layout):
 def test_rotary_scores_depend_on_distance_only(shift, layout):
     q, k = drawn(1, 1, 16, 8), drawn(2, 1, 16, 8)[1:]
     module, near = Rotary(layout=layout).build(SHAPE), torch.arange(16)
-    scores = [a @ b.transpose(2, 3) for a, b in (module.rotate(q, k, at, at) for at in (near, near + shift))]
+    scores = [a @ b.transpose(2, 3) for a, b in (module.rotate(q, k, at) for at in (near, near + shift))]
     torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_learned_positions_refuse_a_sequence_longer_than_their_table():
 def test_a_condensed_rotation_is_that_of_the_positions_divided(layout):
     """Position interpolation and TinyLlama's condense_ratio: position m turns as m / 4 does."""
     q = drawn(1, 2, 16, 8)
-    got = Rotary(condense=4.0, layout=layout).build(SHAPE).rotate(q, q, None, None)[0]
+    got = Rotary(condense=4.0, layout=layout).build(SHAPE).rotate(q, q, None)[0]
     torch.testing.assert_close(got[:, :, ::4], rotated(q[:, :, ::4], layout, torch.arange(4)))
     pairs = q.double().unflatten(-1, (4, 2)) if layout == "interleaved" else torch.stack(q.double().chunk(2, -1), -1)
     angles = torch.arange(16)[:, None] / 4.0 * 10_000.0 ** (-torch.arange(0, 8, 2).double() / 8)

@@ -19,14 +19,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from architectures.transformer import Batch, Output, Transformer
+from architectures.transformer import Batch, Transformer
 from workbench.evaluation.likeliest import Likeliest
 from workbench.evaluation.scoring import LanguageModel, Progress, measure_sequences
 
 SHARING = ("sdpa", "reference")  # backends that can be told what each position sees
-TOGETHER = 128  # rows of logits at once, which then stay in a processor's cache
+TOGETHER = 256  # rows of logits at once, which then stay in a processor's cache
 LONGEST = 256  # tokens in a row of several sequences, or twice those of the longest: more are not tried
 ATTENTION = 0.0015  # what a token costs for every token of its row, relative to all else it costs; timed, small models
 
@@ -64,18 +63,14 @@ def measure_after(
     if head is not None and not head.has_logits:  # targets made of bytes, which are scored in whole sequences
         whole = measure_sequences(model, sequences, batch=batch, device=device, progress=progress)["nats"]
         return {"nats": [value[first - 1 :] for value, first in zip(whole, given, strict=True)]}
-    names = ("nats", "greedy") if greedy else ("nats",)
-    found = {
-        name: [np.empty(len(one) - first, np.float32) for one, first in zip(sequences, given, strict=True)]
-        for name in names
-    }
+    found = {name: [np.empty(0, np.float32)] * len(sequences) for name in (("nats", "greedy") if greedy else ("nats",))}
     rows = _rows([np.asarray(one, np.int64) for one in sequences], _shares(model))
     done = 0
     for together in _passes(rows, batch):
         hidden = _hidden(model, together, device)
-        for name, values in _measure(model, together, hidden, sequences, given, greedy).items():
-            for (number, place), value in values.items():
-                found[name][number][place] = value
+        for number, measured in _measure(model, together, hidden, sequences, given, greedy):
+            for name, values in measured.items():
+                found[name][number] = values
         done += sum(len(row.ends) for row in together)
         if progress is not None:
             progress(done, len(sequences))
@@ -202,37 +197,53 @@ def _measure(
     sequences: Sequence[np.ndarray],
     given: Sequence[int],
     greedy: bool,
-) -> dict[str, dict[tuple[int, int], float]]:
-    """Return every measure of the scored tokens, by (sequence, number of the token among those that are scored)."""
-    wanted: list[tuple[int, int, int]] = []
-    whose: list[tuple[int, int]] = []
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yield every sequence of the rows with the measures of its scored tokens."""
+    asked, states, targets = [], [], []
     for number, row in enumerate(rows):
         for sequence, path in row.ends:
             first = given[sequence]
-            targets = sequences[sequence][first:].tolist()
-            places = row.paths[path][first - 1 :].tolist()
-            wanted += [(number, place, target) for place, target in zip(places, targets, strict=True)]
-            whose += [(sequence, place) for place in range(len(targets))]
-    distinct = {key: place for place, key in enumerate(dict.fromkeys(wanted))}
-    index, place, target = (torch.tensor(held, device=hidden.device) for held in zip(*distinct, strict=True))
-    order = [distinct[key] for key in wanted]
-    with torch.no_grad():
-        measured = _asked(model, hidden[index, place], target, greedy)
-    return {name: dict(zip(whose, values[order].tolist(), strict=True)) for name, values in measured.items()}
+            asked.append(sequence)
+            states.append(number * hidden.shape[1] + row.paths[path][first - 1 :])
+            targets.append(sequences[sequence][first:])
+    # logits are made once for every state, however many targets follow it
+    distinct, state = np.unique(np.concatenate(states), return_inverse=True)
+    target = np.concatenate(targets)
+    measured = _costs(model, hidden.flatten(0, 1)[torch.from_numpy(distinct).to(hidden.device)], state, target, greedy)
+    ends = np.cumsum([len(one) for one in targets])[:-1]
+    parts = {name: np.split(values, ends) for name, values in measured.items()}
+    for place, sequence in enumerate(asked):
+        yield sequence, {name: values[place] for name, values in parts.items()}
 
 
-def _asked(model: Any, hidden: Tensor, targets: Tensor, greedy: bool) -> dict[str, Tensor]:
-    """Return the cost of targets, (tokens,), after hidden states, (tokens, width), and whether they are likeliest."""
-    if not greedy:
-        batch = Batch(targets[None], targets[None], torch.ones(1, len(targets), device=hidden.device))
-        return {"nats": model.nats(Output(hidden[None]), batch)[0].float().cpu()}
-    nats, likeliest = [], []
-    for some, these in zip(torch.split(hidden, TOGETHER), torch.split(targets, TOGETHER), strict=True):
-        logits = model.logits(some).float()
-        nats.append(functional.cross_entropy(logits, these, reduction="none"))
-        best = logits.gather(1, these[:, None])[:, 0] >= logits.amax(-1)
-        best[best.clone()] = (
-            logits[best].argmax(-1) == these[best]
-        )  # of equal ones the first; looked for where it may be
-        likeliest.append(best.float())
-    return {"nats": torch.cat(nats).cpu(), "greedy": torch.cat(likeliest).cpu()}
+def _costs(model: Any, hidden: Tensor, state: np.ndarray, target: np.ndarray, greedy: bool) -> dict[str, np.ndarray]:
+    """Return what targets cost after hidden states, and whether they are the likeliest.
+
+    Args:
+        model: One with logits.
+        hidden: (states, width).
+        state: int64[targets]: after which of them each target stands.
+        target: int64[targets].
+        greedy: Whether to say which are the likeliest.
+
+    Returns:
+        float32[targets] of each measure.
+    """
+    order = np.argsort(state, kind="stable")
+    found = {name: np.empty(len(state), np.float32) for name in (("nats", "greedy") if greedy else ("nats",))}
+    bounds = np.searchsorted(state[order], np.arange(0, len(hidden) + TOGETHER, TOGETHER))
+    for number, some in enumerate(torch.split(hidden, TOGETHER)):
+        here = order[bounds[number] : bounds[number + 1]]
+        after = torch.from_numpy(state[here] - number * TOGETHER).to(hidden.device)
+        wanted = torch.from_numpy(target[here]).to(hidden.device)
+        with torch.no_grad():
+            logits = model.logits(some).float()
+            most, own = logits.amax(-1, keepdim=True), logits[after, wanted]
+            if greedy:
+                best = own >= most[after, 0]
+                # of equal ones the first; looked for where it may be
+                best[best.clone()] = logits[after[best]].argmax(-1) == wanted[best]
+                found["greedy"][here] = best.cpu().numpy()
+            sums = logits.sub_(most).exp_().sum(-1)
+            found["nats"][here] = (sums.log_()[after] + (most[after, 0] - own)).cpu().numpy()
+    return found
