@@ -22,13 +22,14 @@ class Apart:
     """
 
     def __init__(self, prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> None:
-        """Start it; `prepare`, of a module, returns the work given the arguments."""
+        """Start it, and wait until `prepare`, of a module, which returns the work given the arguments, is done."""
         context = get_context("forkserver")
         context.set_forkserver_preload([prepare.__module__])  # libraries are read once
         self._here, there = context.Pipe()
         threads = torch.get_num_threads()
         self._process = context.Process(target=_serve, args=(there, threads, prepare, arguments), daemon=True)
         self._process.start()
+        self._here.recv()
 
     def run(self) -> tuple[float, Any]:
         """Have the work done once; return the seconds it took and what came of it."""
@@ -43,10 +44,16 @@ class Apart:
         self._process.join()
 
 
+def clock_of(threads: int) -> Callable[[], float]:
+    """Return what work on so many threads is timed by."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
 def _serve(asked: Connection, threads: int, prepare: Callable[..., Callable[[], Any]], arguments: Any) -> None:
     torch.set_num_threads(threads)
     work = prepare(*arguments)
-    clock = time.process_time if threads == 1 else time.perf_counter
+    asked.send(None)
+    clock = clock_of(threads)
     with contextlib.suppress(EOFError):
         while True:
             asked.recv()
