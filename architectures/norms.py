@@ -61,7 +61,8 @@ class RootMeanSquare(torch.autograd.Function):
         normal = x * scale
         product = gradient * normal
         shared = (product @ weight)[..., None] / x.shape[-1]
-        return (gradient * weight - normal * shared) * scale, product.reshape(-1, x.shape[-1]).sum(0), None
+        of_x = (gradient * weight).sub_(normal.mul_(shared)).mul_(scale)
+        return of_x, product.reshape(-1, x.shape[-1]).sum(0), None
 
 
 class LayerNorm(Component):

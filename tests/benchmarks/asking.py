@@ -1,7 +1,7 @@
 """Minimal pairs asked by our adapter and by lm-evaluation-harness's own model of the same exported weights.
 
 Both answer the same requests with as many threads, in turn and each in a process of its own; the harness at its best
-batch size of those tried. What is compared is the whole answer to 2,000 pairs, text to log-probability. Real pairs
+batch size of those tried. What is compared is the whole answer to all pairs, text to log-probability. Real pairs
 (BLiMP) where they are at hand, else sentences of the embedded speeches with two words swapped.
 """
 
@@ -54,13 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
         print("not measured: lm_eval is not installed (extra eval)")
         return
     texts, told = sentences(asked.pairs)
-    print(f"{len(texts) // 2:,} pairs of {told}, {parameters():,} parameters")
+    print(f"{len(texts) // 2:,} pairs of {told}, {parameters():,} parameters\n")
     print("| threads | ours, seconds | the harness's own model | ratio | bar | its batch sizes, relative to its best |")
     print("|--:|--:|--:|--:|---|---|")
     with tempfile.TemporaryDirectory() as name:
         exported(Path(name))
         difference = max(compare(name, texts, threads, asked.rounds) for threads in asked.threads)
-    print(f"largest difference of a log-probability {difference:.1e} (bar: 1e-4)")
+    print(f"\nlargest difference of a log-probability {difference:.1e} (bar: 1e-4)")
 
 
 def compare(folder: str, texts: list[str], threads: int, rounds: int) -> float:
