@@ -9,7 +9,7 @@ import torch
 from architectures.architecture import Architecture
 from architectures.attention import MultiHead
 from architectures.dropout import Dropout
-from architectures.embeddings import Table
+from architectures.embeddings import Table, rows_at_once
 from architectures.feedforward import Gelu, SwiGLU
 from architectures.norms import LayerNorm, RMSNorm
 from architectures.positions import Alibi, Learned, Rotary
@@ -174,14 +174,18 @@ def test_a_model_reads_sequences_longer_than_its_training_context(position):
 def test_nats_are_the_same_in_pieces_as_in_one(monkeypatch):
     model, batch = moved(LLAMA), random_batch(LLAMA)
     gradients = []
-    for cached in (61 * 5, 2**30):
-        monkeypatch.setattr("architectures.embeddings.CACHED_LOGITS", cached)
+    for rows in (5, 2**30):
+        monkeypatch.setattr("architectures.embeddings.rows_at_once", lambda vocabulary, rows=rows: rows)
         model.zero_grad()
         nats = model.nats(model(batch), batch)
         nats.sum().backward()
         gradients.append([nats.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
     for pieces, whole in zip(*gradients, strict=True):
         torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=1e-5)
+
+
+def test_logits_are_made_in_pieces_that_fit_a_cache_or_else_in_long_ones():
+    assert [rows_at_once(vocabulary) for vocabulary in (256, 4096, 4097, 50257)] == [2048, 128, 512, 512]
 
 
 def test_nats_stay_float32_under_bfloat16_autocast_and_near_the_exact_ones():
