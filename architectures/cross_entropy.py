@@ -12,6 +12,15 @@ import torch
 from torch import Tensor
 
 
+def to_odds(logits: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits, (rows, vocabulary), into exp(logit - largest) in their own memory; return these and their sum.
+
+    A target costs log(sum) + (largest - logit). `most` is the largest logit of each row, (rows, 1), as is the sum.
+    """
+    odds = logits.sub_(most).exp_()
+    return odds, odds.sum(-1, keepdim=True)
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """-log softmax(rows @ table^T)[target] of every row, with its own backward pass.
 
@@ -25,8 +34,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         for some, wanted in zip(torch.split(rows, pieces), torch.split(targets, pieces), strict=True):
             logits = some @ table.t()
             most, own = logits.amax(-1, keepdim=True), logits.gather(-1, wanted[:, None])
-            odds = logits.sub_(most).exp_()
-            total = odds.sum(-1, keepdim=True)
+            odds, total = to_odds(logits, most)
             nats.append((total.log() + (most - own))[:, 0])
             kept += [odds, total]
         ctx.pieces = pieces

@@ -56,7 +56,7 @@ class TokenHead(Head):
         """Return the cross-entropy of every target in nats, float32 (batch, time), unweighted."""
         rows, row_targets, table = hidden.flatten(0, 1), targets.flatten(), self._table(embedding)
         step = rows_at_once(len(table)) if hidden.device.type == "cpu" else len(rows)
-        if _in_place(rows, table):
+        if _has_own_backward(rows, table):
             narrowed = self.narrowed(rows, embedding)
             nats: Tensor = LinearCrossEntropy.apply(narrowed, table, row_targets, step)  # type: ignore[no-untyped-call]
             return nats.view(targets.shape)
@@ -67,8 +67,8 @@ class TokenHead(Head):
         return torch.cat(pieces).view(targets.shape)
 
 
-def _in_place(rows: Tensor, table: Tensor) -> bool:
-    """Whether to train by `LinearCrossEntropy`: on a CPU, in float32, one model at a time, not compiled."""
+def _has_own_backward(rows: Tensor, table: Tensor) -> bool:
+    """Whether `LinearCrossEntropy` can train it: on a CPU, in float32, one model at a time, not compiled."""
     return (
         torch.is_grad_enabled()
         and rows.device.type == "cpu"

@@ -63,6 +63,7 @@ class GatedModule(FeedForwardModule):
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position of x, (batch, time, width), by itself."""
         gate, up = self.activation(self.gate(x)), self.up(x)
+        # a backward pass wants the activation as it is; without one its memory is free
         return self.leave(gate * up if torch.is_grad_enabled() else gate.mul_(up))
 
 

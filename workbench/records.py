@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from workbench.errors import DataError, NotFinite
@@ -195,6 +196,11 @@ def scores_table(score_id: str, columns: dict[str, Any]) -> pa.Table:
     table = pa.table({field.name: pa.array(filled[field.name], _storage(field.type)) for field in SCORES}).cast(SCORES)
     _refuse_bad_scores(table)
     return table
+
+
+def flagged_rows(scores: pa.Table, flag: int) -> pa.ChunkedArray:
+    """Say of every row of item scores whether it has a flag, `CONTAMINATED` or `TRUNCATED`."""
+    return pc.not_equal(pc.bit_wise_and(scores["flags"], pa.scalar(flag, pa.uint8())), 0)
 
 
 def curve_table(rows: list[dict[str, float]]) -> pa.Table:

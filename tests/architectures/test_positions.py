@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 
 from architectures.component import Shape
 from architectures.masks import LinearBias
-from architectures.positions import Alibi, Learned, NoPosition, Rotary, Rotation, Sinusoidal, alibi_slopes, ntk_base
+from architectures.positions import (
+    Alibi,
+    Learned,
+    NoPosition,
+    Rotary,
+    RotaryModule,
+    Rotation,
+    Sinusoidal,
+    alibi_slopes,
+    ntk_base,
+)
 from architectures.specimens import host, moved, nats_of, random_batch
 from architectures.transformer import Batch
 
@@ -239,3 +250,15 @@ def test_learned_positions_reach_as_far_as_their_table_and_say_so_beyond():
     nats_of(model, random_batch(architecture))
     with pytest.raises(ValueError, match=r"position: expected at most 12 tokens, .* got 24; evaluate at the"):
         nats_of(model, random_batch(architecture.vary(context=24)))
+
+
+def test_the_layers_of_a_pass_make_the_angles_of_given_positions_once(monkeypatch):
+    made = []
+    angles = RotaryModule._angles
+    monkeypatch.setattr(RotaryModule, "_angles", lambda self, *given: made.append(given) or angles(self, *given))
+    architecture = host().vary(position=Rotary(), layers=3)
+    model, batch = moved(architecture), random_batch(architecture)
+    at = torch.arange(batch.tokens.shape[1]).flip(0).expand_as(batch.tokens)
+    for passes in (1, 2):
+        nats_of(model, replace(batch, positions=at))
+        assert len(made) == passes

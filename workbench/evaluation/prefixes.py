@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from architectures.cross_entropy import to_odds
 from architectures.transformer import Batch, Transformer
 from workbench.evaluation.likeliest import Likeliest
 from workbench.evaluation.scoring import LanguageModel, Progress, measure_sequences
@@ -244,6 +245,6 @@ def _costs(model: Any, hidden: Tensor, state: np.ndarray, target: np.ndarray, gr
                 # of equal ones the first; looked for where it may be
                 best[best.clone()] = logits[after[best]].argmax(-1) == wanted[best]
                 found["greedy"][here] = best.cpu().numpy()
-            sums = logits.sub_(most).exp_().sum(-1)
-            found["nats"][here] = (sums.log_()[after] + (most[after, 0] - own)).cpu().numpy()
+            total = to_odds(logits, most)[1]
+            found["nats"][here] = (total.log()[after, 0] + (most[after, 0] - own)).cpu().numpy()
     return found

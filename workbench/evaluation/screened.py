@@ -18,7 +18,7 @@ from workbench.data.prepared import Prepared
 from workbench.data.taught import taught
 from workbench.evaluation.searched import is_searched
 from workbench.evaluation.tasks import Evaluation
-from workbench.records import CONTAMINATED, Flagged, Screening, Sieved
+from workbench.records import CONTAMINATED, Flagged, Screening, Sieved, flagged_rows
 
 
 def screen(
@@ -66,6 +66,6 @@ def _examples(prepared: Prepared, answers: Sequence[Answers]) -> list[Sieved]:
 
 def _flagged(label: str, scores: pa.Table) -> Flagged:
     rows = scores.filter(pc.equal(scores["task"].cast(pa.string()), label))
-    hit = pc.not_equal(pc.bit_wise_and(rows["flags"], pa.scalar(CONTAMINATED, pa.uint8())), 0)
-    asked, found = (len(set(one["item"].cast(pa.string()).to_pylist())) for one in (rows, rows.filter(hit)))
+    flagged = rows.filter(flagged_rows(rows, CONTAMINATED))
+    asked, found = (len(set(one["item"].cast(pa.string()).to_pylist())) for one in (rows, flagged))
     return Flagged(task=label, items=asked, contaminated=found)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workbench.records import CONTAMINATED
+from workbench.records import CONTAMINATED, flagged_rows
 from workbench.reporting.runs import of_metric
 from workbench.sources import Source
 from workbench.statistics import EVERY_TASK
@@ -124,8 +124,7 @@ def without_contaminated(plan: Mapping[str, Any], name: str, finished: Mapping[i
     own = {cell: of_metric(table, name.removeprefix(EVERY_TASK)) for cell, table in finished.items()}
     flagged: dict[str, set[str]] = {arm["name"]: set() for arm in plan["arms"]}
     for cell, table in finished.items():
-        hit = pc.not_equal(pc.bit_wise_and(table["flags"], pa.scalar(CONTAMINATED, pa.uint8())), 0)
-        flagged[arms[cell]] |= _keys(table.filter(pc.and_(own[cell], hit)))
+        flagged[arms[cell]] |= _keys(table.filter(pc.and_(own[cell], flagged_rows(table, CONTAMINATED))))
     left_out = set[str]().union(*flagged.values())
     if not left_out:
         return None
